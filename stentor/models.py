@@ -1,0 +1,136 @@
+"""The table of known models and pairs, and how a reference written by a user finds its folder.
+
+A reference is one of: a name in MODELS, `run:<id>/<checkpoint>`, or the path of a local folder.
+Nothing here reads weights or the network; see loading.py and hub.py.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from stentor.errors import ModelError
+from stentor.home import assets_folder
+from stentor.knobs import choose
+from stentor.runs import RUN_ID, list_checkpoints, list_runs, open_checkpoint
+
+RUN_PREFIX = "run:"
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """One model: where it comes from and what its card says of it. `parameters` is the card's."""
+
+    name: str
+    title: str
+    note: str
+    hub_id: str | None = None
+    folder: Path | None = None
+    parameters: int | None = None
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two models that belong side by side: the small one and what grew out of it."""
+
+    name: str
+    title: str
+    left: str
+    right: str
+
+
+MODELS: dict[str, ModelSpec] = {
+    spec.name: spec
+    for spec in (
+        ModelSpec(
+            name="stentor-30m",
+            title="Stentor-30M",
+            note="Base model, 21 layers of width 256.",
+            hub_id="StentorLabs/Stentor-30M",
+            parameters=30_419_712,
+        ),
+        ModelSpec(
+            name="stentor-big",
+            title="Stentor-Big",
+            note="Grown from Stentor-30M to 30 layers of width 512, pre-trained in three stages.",
+            hub_id="stas122/Stentor-Big",
+            parameters=142_639_104,
+        ),
+        ModelSpec(
+            name="demo-base",
+            title="Demo base",
+            note="Small stand-in for Stentor-30M, embedded in the project; works offline.",
+            folder=assets_folder() / "models" / "demo-base",
+        ),
+        ModelSpec(
+            name="demo-big",
+            title="Demo big",
+            note="Grown from the demo base by this project's own trainer; works offline.",
+            folder=assets_folder() / "models" / "demo-big",
+        ),
+    )
+}
+
+PAIRS: dict[str, Pair] = {
+    pair.name: pair
+    for pair in (
+        Pair("stentor", "Stentor-30M and Stentor-Big", left="stentor-30m", right="stentor-big"),
+        Pair("demo", "Demo pair (embedded)", left="demo-base", right="demo-big"),
+    )
+}
+
+
+def find_model(reference: str, *, allow_folders: bool = True) -> ModelSpec:
+    """Turn what a user wrote into a ModelSpec.
+
+    `allow_folders` is False where strangers type: a public server must not probe its own disk.
+
+    Raises:
+        OptionError, ModelError, RunError: nothing fits; the message lists what exists.
+    """
+    reference = reference.strip()
+    if reference in MODELS:
+        return MODELS[reference]
+    if reference.startswith(RUN_PREFIX):
+        folder = open_checkpoint(reference)
+        return ModelSpec(
+            reference, _run_title(folder), "A checkpoint of a training run.", folder=folder
+        )
+    if "/" not in reference and "\\" not in reference and reference not in (".", ".."):
+        return choose(MODELS, reference, "model")
+    if not allow_folders:
+        raise ModelError("Folders cannot be opened from here; choose a listed model.")
+    local = _existing_folder(reference)
+    if local is None:
+        raise ModelError(
+            f"{reference[:200]!r} is not a folder. Give a model folder (config.json, "
+            f"model.safetensors, tokenizer.json) or one of: {', '.join(MODELS)}."
+        )
+    return ModelSpec(str(local), local.name, "A local folder.", folder=local.resolve())
+
+
+def _existing_folder(reference: str) -> Path | None:
+    """Return the folder of a path, or None for whatever else a user may have typed."""
+    try:
+        folder = Path(reference).expanduser()
+        return folder if folder.is_dir() else None
+    except (OSError, RuntimeError):  # a name too long for the system; a `~nobody`
+        return None
+
+
+def _run_title(folder: Path) -> str:
+    """Return `practice-1a2b textbook-000024` for a checkpoint folder."""
+    run_name = folder.parent.parent.name.split("-", 2)[-1]
+    return f"{run_name} {folder.name}"
+
+
+def list_checkpoint_models() -> list[ModelSpec]:
+    """Return every complete checkpoint of every run, newest run first.
+
+    A folder that somebody put there under a name that is no run id cannot be referred to: left out.
+    """
+    references = (
+        f"{RUN_PREFIX}{run.id}/{path.name}"
+        for run in list_runs()
+        if RUN_ID.fullmatch(run.id)
+        for path in list_checkpoints(run)
+    )
+    return [find_model(reference) for reference in references]
