@@ -1,0 +1,239 @@
+"""`python -m training`: list, show, run, resume, stop, status, expand, export.
+
+Only the standard library is imported here; what needs torch is imported by the verb that needs it.
+"""
+
+import argparse
+import importlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from stentor.errors import OptionError, RunError, StentorError
+from stentor.jobs import ask_to_stop, check_can_start, claim, start, terminate
+from stentor.knobs import add_arguments
+from stentor.runs import (
+    Run,
+    create_run,
+    current_status,
+    list_checkpoints,
+    list_runs,
+    open_run,
+    read_recipe,
+)
+from training.follow import follow, status_to_json
+from training.recipe import (
+    STAGE_NAME,
+    ExpandSettings,
+    Recipe,
+    recipe_from_json,
+    recipe_to_json,
+    with_budget,
+    with_seed,
+    with_text,
+)
+from training.recipes import RECIPES, find_recipe
+from training.show import describe_recipe
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one verb; return the exit code."""
+    parsed = _parser().parse_args(arguments)
+    try:
+        return int(parsed.verb(parsed))
+    except StentorError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m training", description="Grow and pre-train Stentor models."
+    )
+    verbs = parser.add_subparsers(required=True, metavar="VERB")
+    json_flag = argparse.ArgumentParser(add_help=False)
+    json_flag.add_argument("--json", action="store_true", help="print JSON for a machine")
+
+    verb = verbs.add_parser("list", parents=[json_flag], help="recipes and runs")
+    verb.set_defaults(verb=_list)
+
+    verb = verbs.add_parser("show", parents=[json_flag], help="one recipe or run, whole")
+    verb.add_argument("name", help="a recipe or a run id")
+    _add_recipe_flags(verb)
+    verb.set_defaults(verb=_show)
+
+    verb = verbs.add_parser("run", help="start a recipe and follow it")
+    verb.add_argument("name", help="a recipe, or a run folder to be run by this very process")
+    _add_recipe_flags(verb)
+    _add_detach_flag(verb)
+    verb.set_defaults(verb=_run)
+
+    verb = verbs.add_parser("resume", help="go on with a stopped or dead run")
+    verb.add_argument("name", help="a run id, or a run folder to be run by this very process")
+    _add_detach_flag(verb)
+    verb.set_defaults(verb=_resume)
+
+    verb = verbs.add_parser("stop", help="save a checkpoint and end")
+    verb.add_argument("run_id")
+    verb.add_argument(
+        "--now", action="store_true", help="end the process, saved or not, after a moment"
+    )
+    verb.set_defaults(verb=_stop)
+
+    verb = verbs.add_parser("status", parents=[json_flag], help="how a run is doing")
+    verb.add_argument("run_id", nargs="?", help="default: the newest run")
+    verb.set_defaults(verb=_status)
+
+    verb = verbs.add_parser("expand", parents=[json_flag], help="grow one checkpoint")
+    verb.add_argument("model", help="a known model, a folder, or run:ID/CHECKPOINT")
+    verb.add_argument("output", type=Path, help="a folder that does not exist yet")
+    verb.add_argument("--seed", type=int, default=0, help="seed of the new weights (default 0)")
+    add_arguments(verb, ExpandSettings)
+    verb.set_defaults(verb=lambda parsed: _torch_verb("training.single").expand_model(parsed))
+
+    verb = verbs.add_parser("export", help="copy a checkpoint without trainer state")
+    verb.add_argument("model", help="a known model, a folder, or run:ID/CHECKPOINT")
+    verb.add_argument("output", type=Path, help="a folder that does not exist yet")
+    verb.add_argument("--dtype", choices=("float16", "bfloat16", "float32"), default="float16")
+    verb.set_defaults(verb=lambda parsed: _torch_verb("training.single").export_model(parsed))
+    return parser
+
+
+def _add_recipe_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--text",
+        action="append",
+        default=[],
+        metavar="[STAGE=]FILE",
+        help="train on this file or folder, in one stage or in all; may be given several times",
+    )
+    parser.add_argument("--budget", choices=("steps", "tokens"), help="which limit counts")
+    parser.add_argument("--seed", type=int, help="seed of data order and new weights")
+
+
+def _add_detach_flag(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--detach", action="store_true", help="start and return at once")
+
+
+def chosen_recipe(parsed: argparse.Namespace) -> Recipe:
+    """Return the named recipe with the flags applied."""
+    recipe = find_recipe(parsed.name)
+    by_stage: dict[str | None, list[str]] = {}
+    for text in parsed.text:
+        stage, separator, path = text.partition("=")
+        is_for_stage = separator and STAGE_NAME.fullmatch(stage)  # else `=` is part of the path
+        name, path = (stage, path) if is_for_stage else (None, text)
+        by_stage.setdefault(name, []).append(str(Path(path).resolve()))
+    for stage_name, paths in sorted(by_stage.items(), key=lambda item: item[0] or ""):
+        recipe = with_text(recipe, tuple(paths), stage_name)
+    if parsed.budget:
+        recipe = with_budget(recipe, parsed.budget)
+    return recipe if parsed.seed is None else with_seed(recipe, parsed.seed)
+
+
+def _list(parsed: argparse.Namespace) -> int:
+    recipes = [find_recipe(name) for name in RECIPES]
+    runs = list_runs()
+    if parsed.json:
+        names = [{"name": recipe.name, "title": recipe.title} for recipe in recipes]
+        _print_json({"recipes": names, "runs": [status_to_json(run) for run in runs]})
+        return 0
+    print("Recipes")
+    for recipe in recipes:
+        print(f"  {recipe.name:12} {recipe.title}: {recipe.purpose}")
+    print("Runs" if runs else "Runs: none yet; start one with: python -m training run practice")
+    for run in runs:
+        status = current_status(run)
+        print(f"  {run.id:44} {status.state:9} {status.stage or ''} step {status.step}")
+    return 0
+
+
+def _show(parsed: argparse.Namespace) -> int:
+    if parsed.name in RECIPES or "/" in parsed.name or not _is_run(parsed.name):
+        recipe = chosen_recipe(parsed)
+    else:
+        recipe = recipe_from_json(read_recipe(open_run(parsed.name)))
+    if parsed.json:
+        _print_json(recipe_to_json(recipe))
+    else:
+        print(describe_recipe(recipe))
+    return 0
+
+
+def _is_run(name: str) -> bool:
+    return any(run.id == name for run in list_runs())
+
+
+def _run(parsed: argparse.Namespace) -> int:
+    if parsed.name not in RECIPES and Path(parsed.name).is_dir():
+        return _execute(Path(parsed.name))
+    recipe = chosen_recipe(parsed)
+    check_can_start()  # before a folder is made that would never run
+    run = create_run(recipe_to_json(recipe), recipe.name)
+    return _start_and_follow(run, "run", parsed.detach)
+
+
+def _resume(parsed: argparse.Namespace) -> int:
+    if Path(parsed.name).is_dir():
+        return _execute(Path(parsed.name))
+    run = open_run(parsed.name)
+    if current_status(run).state == "finished":
+        raise RunError(f"Run {run.id} is finished; there is nothing to resume.")
+    return _start_and_follow(run, "resume", parsed.detach)
+
+
+def _execute(folder: Path) -> int:
+    run = Run(folder.resolve())
+    if not run.recipe_file.is_file():
+        raise OptionError(f"{folder} is no run folder (it has no recipe.json).")
+    claim(run)  # importing torch takes seconds; readers should know this process before
+    return int(_torch_verb("training.runner").execute(run))
+
+
+def _start_and_follow(run: Run, verb: str, is_detached: bool) -> int:
+    offset = run.log_file.stat().st_size if run.log_file.exists() else 0
+    start(run, verb)
+    print(f"Run {run.id} in {run.folder}")
+    return 0 if is_detached else follow(run, offset)
+
+
+def _stop(parsed: argparse.Namespace) -> int:
+    run = open_run(parsed.run_id)
+    if parsed.now:
+        is_gone = terminate(run)
+        print("Ended." if is_gone else "The process does not end; look for it by hand.")
+        return 0 if is_gone else 1
+    ask_to_stop(run)
+    print("Asked to save and stop after the current step.")
+    return 0
+
+
+def _status(parsed: argparse.Namespace) -> int:
+    runs = [open_run(parsed.run_id)] if parsed.run_id else list_runs()[:1]
+    if not runs:
+        raise OptionError("There is no run yet; start one with: python -m training run practice")
+    values = status_to_json(runs[0])
+    if parsed.json:
+        _print_json(values)
+        return 0
+    for name, value in values.items():
+        print(f"{name:16} {value}")
+    for folder in list_checkpoints(runs[0]):
+        print(f"checkpoint       run:{runs[0].id}/{folder.name}")
+    return 0
+
+
+def _torch_verb(module: str) -> Any:  # noqa: ANN401 - a module
+    """Import what needs torch only when a verb needs it; --help stays instant."""
+    return importlib.import_module(module)
+
+
+def _print_json(value: object) -> None:
+    print(json.dumps(value, indent=2))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

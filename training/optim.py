@@ -1,0 +1,25 @@
+"""AdamW and its parameter groups."""
+
+import torch
+from torch import nn
+
+# (0.9, 0.95) and 1e-8 are the usual choice for language models; see the growth notes in README.
+BETAS = (0.9, 0.95)
+
+
+def make_optimizer(
+    model: nn.Module, learning_rate: float, weight_decay: float
+) -> torch.optim.AdamW:
+    """Return AdamW; norm gains (vectors) are not decayed, since a gain is a scale, not a weight."""
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=learning_rate, betas=BETAS, fused=True)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
+    """Give every group this rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate

@@ -1,0 +1,20 @@
+"""The named recipes: one function each, returning a complete Recipe. Standard library only."""
+
+from collections.abc import Callable
+
+from stentor.knobs import choose
+from training.recipe import Recipe, check_recipe
+from training.recipes.card import card
+from training.recipes.demo_pair import demo_pair
+from training.recipes.practice import practice
+
+RECIPES: dict[str, Callable[[], Recipe]] = {
+    "practice": practice,
+    "card": card,
+    "demo-pair": demo_pair,
+}
+
+
+def find_recipe(name: str) -> Recipe:
+    """Return the checked recipe of this name; an unknown one is refused with what exists."""
+    return check_recipe(choose(RECIPES, name, "recipe")())
