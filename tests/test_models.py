@@ -1,4 +1,4 @@
-"""References: what a user writes finds a model, or says what exists; nothing leads out of a folder."""
+"""References: what a user writes finds a model, or says what exists; nothing leaves a folder."""
 
 import shutil
 from pathlib import Path

@@ -1,0 +1,39 @@
+"""Where a number comes from: the versions and the machine. Standard library only."""
+
+import os
+import platform
+from importlib.metadata import version
+from pathlib import Path
+
+from stentor import __version__
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of everything that decides a generated text."""
+    return {
+        "stentor": __version__,
+        "torch": version("torch"),
+        "tokenizers": version("tokenizers"),
+        "python": platform.python_version(),
+    }
+
+
+def machine() -> dict[str, str | int]:
+    """Return what decides a speed: processor, cores this process may use, memory in bytes."""
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux only
+    return {
+        "processor": _processor(),
+        "cores": len(affinity(0)) if affinity else os.cpu_count() or 1,
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "system": platform.platform(),
+    }
+
+
+def _processor() -> str:
+    """Return the processor's name; Linux keeps it in /proc/cpuinfo, others in the platform."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, "") or platform.processor() or platform.machine()
