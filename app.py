@@ -1,0 +1,57 @@
+"""The playground's entry point: read the flags, build the page, serve it.
+
+    python app.py [--host 127.0.0.1] [--port 7860] [--pair auto] [--training auto] [--open]
+
+A Hugging Face Space runs this file as it is: SPACE_ID is set there, training is then always off.
+"""
+
+import argparse
+import os
+
+from stentor.errors import StentorError
+from stentor.models import PAIRS
+from stentor.ui import build_app, launch_options
+from stentor.ui.context import AUTO, make_context
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+def read_flags() -> argparse.Namespace:
+    """Return the flags of the command line."""
+    is_space = bool(os.environ.get("SPACE_ID"))
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    host = "0.0.0.0" if is_space else LOOPBACK[0]
+    parser.add_argument("--host", default=host, help="address to listen on (default %(default)s)")
+    parser.add_argument("--port", type=int, default=7860, help="port (default %(default)s)")
+    parser.add_argument(
+        "--pair",
+        default=AUTO,
+        choices=(AUTO, *PAIRS),
+        help="models shown first; auto: the demo pair, and the real one is fetched meanwhile",
+    )
+    parser.add_argument(
+        "--training",
+        default=AUTO,
+        choices=(AUTO, "on", "off"),
+        help="may visitors start training? auto: only when the host is this machine alone",
+    )
+    parser.add_argument("--open", action="store_true", help="open the page in a browser")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Serve the playground until it is interrupted."""
+    flags = read_flags()
+    is_private = flags.host in LOOPBACK
+    try:
+        context = make_context(flags.pair, flags.training, is_private=is_private)
+        options = launch_options()
+    except StentorError as error:
+        raise SystemExit(str(error)) from error
+    build_app(context).launch(
+        server_name=flags.host, server_port=flags.port, inbrowser=flags.open, **options
+    )
+
+
+if __name__ == "__main__":
+    main()

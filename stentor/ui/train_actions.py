@@ -1,0 +1,252 @@
+"""What the Training tab's buttons do: plan, start, stop and resume a run, keep uploaded text.
+
+Every function that changes something asks first whether it may, because anyone who can reach the
+server can call a handler without the page. Knows no Gradio.
+"""
+
+import re
+import shlex
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from stentor import jobs
+from stentor.errors import DataError, OptionError, RunError
+from stentor.home import uploads_folder
+from stentor.runs import Run, create_run, current_status, open_run
+from stentor.ui.shared import duration, file_size
+from training.recipe import (
+    CreateSettings,
+    PretrainSettings,
+    Recipe,
+    check_recipe,
+    recipe_to_json,
+    with_budget,
+    with_text,
+)
+from training.recipes import find_recipe
+
+TEXT_KINDS = (".txt", ".jsonl", ".parquet")
+MAX_FILE_BYTES = 200_000_000
+MAX_FOLDER_BYTES = 2_000_000_000
+MAX_NAME = 80
+EVERY_STAGE = ""
+# A step of a large batch takes a while; after this long without an end, a second stop is harder.
+PATIENCE_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the form says: a recipe by name, and what is changed in it.
+
+    `budget`: steps, tokens, or None for the recipe's own. `texts`: names in the uploads folder,
+    read by the stage `text_stage`, or by every stage.
+    """
+
+    recipe: str
+    budget: str | None = None
+    texts: tuple[str, ...] = ()
+    text_stage: str = EVERY_STAGE
+
+
+def planned_recipe(plan: Plan) -> Recipe:
+    """Return the checked recipe of a plan.
+
+    Raises:
+        OptionError, DataError: a name that does not exist.
+    """
+    recipe = find_recipe(plan.recipe)
+    if plan.budget:
+        recipe = with_budget(recipe, plan.budget)
+    if plan.texts:
+        paths = tuple(str(_find_text(name)) for name in plan.texts)
+        recipe = with_text(recipe, paths, plan.text_stage or None)
+    return check_recipe(recipe)
+
+
+def command_of(plan: Plan) -> str:
+    """Return the command line that starts the same run from a terminal."""
+    words = ["python", "-m", "training", "run", plan.recipe]
+    stage = f"{plan.text_stage}=" if plan.text_stage else ""
+    for name in plan.texts:
+        words += ["--text", f"{stage}{_find_text(name)}"]
+    if plan.budget:
+        words += ["--budget", plan.budget]
+    return shlex.join(words)
+
+
+def stages_without_text(recipe: Recipe) -> list[str]:
+    """Return the names of the stages that need files and have none."""
+    return [
+        stage.name
+        for stage in recipe.stages
+        if isinstance(stage.settings, CreateSettings | PretrainSettings)
+        and any(source.kind == "files" and not source.paths for source in stage.settings.sources)
+    ]
+
+
+def start_run(plan: Plan, refusal: str | None) -> Run:
+    """Create a run folder and start its process.
+
+    Raises:
+        RunError: not allowed here, or another run is going.
+        OptionError, DataError: a bad plan, or a stage without its text.
+    """
+    _must_be_allowed(refusal)
+    recipe = planned_recipe(plan)
+    missing = stages_without_text(recipe)
+    if missing:
+        raise DataError(
+            f"Recipe {recipe.name} reads your own text in: {', '.join(missing)}. Upload a file "
+            "below and choose it for that stage."
+        )
+    other = jobs.active_run()
+    if other is not None:
+        raise RunError(f"Run {other.id} is still going; one run at a time. Stop it, or wait.")
+    run = create_run(recipe_to_json(recipe), recipe.name)
+    jobs.start(run)
+    return run
+
+
+def resume_run(run_id: str, refusal: str | None) -> str:
+    """Let a run go on from its last checkpoint; return the news for the user."""
+    _must_be_allowed(refusal)
+    run = open_run(run_id)
+    state = current_status(run).state
+    if state == "finished":
+        raise RunError(f"Run {run.id} is finished; there is nothing to resume.")
+    if state in jobs.ACTIVE_STATES:
+        raise RunError(f"Run {run.id} is already going.")
+    jobs.start(run, "run" if state == "created" else "resume")
+    return "Resuming from the last checkpoint." if state != "created" else "Starting."
+
+
+def stop_run(run_id: str, refusal: str | None) -> str:
+    """Ask a run to save and end; asked again after PATIENCE_SECONDS, end its process."""
+    _must_be_allowed(refusal)
+    run = open_run(run_id)
+    if current_status(run).state not in jobs.ACTIVE_STATES:
+        raise RunError(f"Run {run.id} is not going.")
+    waited = seconds_since_stop(run)
+    if waited is None:
+        jobs.ask_to_stop(run)
+        return "Asked to stop. It saves a checkpoint after the present step."
+    if waited < PATIENCE_SECONDS:
+        left = duration(PATIENCE_SECONDS - waited)
+        return f"Already asked to stop. If it still runs in {left}, press again to end it."
+    if jobs.terminate(run):
+        return "Ended. Work since the last checkpoint will be repeated by Resume."
+    return "The process does not end. Look at the log, or end it by hand."
+
+
+def seconds_since_stop(run: Run) -> float | None:
+    """Return how long ago a stop was asked for, or None."""
+    try:
+        return max(0.0, time.time() - run.stop_file.stat().st_mtime)
+    except OSError:
+        return None
+
+
+def list_texts() -> list[str]:
+    """Return the names of the uploaded files."""
+    folder = uploads_folder()
+    if not folder.is_dir():
+        return []
+    return sorted(path.name for path in folder.iterdir() if _is_text(path))
+
+
+def save_texts(paths: Sequence[str], refusal: str | None) -> list[str]:
+    """Copy uploaded files into the uploads folder under safe names; return those names.
+
+    Raises:
+        RunError: training, and so uploading, is not allowed here.
+        DataError: a file of another kind, or too much.
+    """
+    _must_be_allowed(refusal)
+    folder = uploads_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    sources = [Path(path) for path in paths]
+    for source in sources:
+        _check_upload(source)
+    held = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
+    if held + sum(source.stat().st_size for source in sources) > MAX_FOLDER_BYTES:
+        raise DataError(
+            f"{folder} may hold {file_size(MAX_FOLDER_BYTES)} and has {file_size(held)} already. "
+            "Delete files there that you no longer need."
+        )
+    return [_copy(source, folder) for source in sources]
+
+
+def safe_name(name: str) -> str:
+    """Return a file name of letters, digits, `_` and `-` and its kind, without any folder."""
+    base = re.split(r"[/\\]", name)[-1]
+    stem, dot, kind = base.rpartition(".")
+    cleaned = re.sub(r"[^\w-]+", "-", stem if dot else base).strip("-")
+    return f"{cleaned[:MAX_NAME] or 'text'}.{kind.lower()}"
+
+
+def _check_upload(source: Path) -> None:
+    if source.suffix.lower() not in TEXT_KINDS:
+        raise DataError(f"{source.name[:MAX_NAME]} is none of {', '.join(TEXT_KINDS)}.")
+    size = source.stat().st_size
+    if not 0 < size <= MAX_FILE_BYTES:
+        raise DataError(
+            f"{source.name[:MAX_NAME]} has {file_size(size)}; a file must have some text and at "
+            f"most {file_size(MAX_FILE_BYTES)}. Cut it into parts, or use the command line."
+        )
+
+
+def _copy(source: Path, folder: Path) -> str:
+    """Copy to a name that is not taken; `x` mode decides races."""
+    name = safe_name(source.name)
+    stem, _, kind = name.rpartition(".")
+    for number in range(1, 1_000):
+        target = folder / (name if number == 1 else f"{stem}-{number}.{kind}")
+        try:
+            with source.open("rb") as reading, target.open("xb") as writing:
+                shutil.copyfileobj(reading, writing)
+        except FileExistsError:
+            continue
+        return target.name
+    raise DataError(f"There are too many files called {name}. Delete some in {folder}.")
+
+
+def _find_text(name: str) -> Path:
+    """Return the path of an uploaded file; only names that are listed, so nothing else opens."""
+    if name not in list_texts():
+        raise DataError(f"There is no uploaded file {name[:MAX_NAME]!r}. Upload it first.")
+    return uploads_folder() / name
+
+
+def _is_text(path: Path) -> bool:
+    return path.is_file() and not path.is_symlink() and path.suffix.lower() in TEXT_KINDS
+
+
+def _must_be_allowed(refusal: str | None) -> None:
+    """Raise RunError where training is switched off; a Space is asked each time."""
+    why = refusal or jobs.training_refusal()
+    if why:
+        raise RunError(why)
+
+
+def budgets_differ(recipe: Recipe) -> bool:
+    """Tell whether counting tokens instead of steps makes a run of another length."""
+    return total_tokens(with_budget(recipe, "steps")) != total_tokens(with_budget(recipe, "tokens"))
+
+
+def total_tokens(recipe: Recipe) -> int:
+    """Return the training tokens of all stages."""
+    return sum(
+        stage.settings.total_tokens()
+        for stage in recipe.stages
+        if isinstance(stage.settings, PretrainSettings)
+    )
+
+
+def check_name(value: object, what: str) -> str:
+    """Return a short string from the browser, or raise OptionError."""
+    if not isinstance(value, str) or len(value) > 200:
+        raise OptionError(f"The {what} must be a short text.")
+    return value

@@ -1,0 +1,183 @@
+"""The form for a new run: recipe, length, own text, the exact command, and Start.
+
+Handlers take widget values and return widget updates; what they do is in train_actions.py.
+"""
+
+from typing import Any
+
+import gradio as gr
+
+from stentor.models import MODELS
+from stentor.store import folder_of
+from stentor.ui import train_view as view
+from stentor.ui.context import AppContext
+from stentor.ui.shared import file_size, guarded, status_line
+from stentor.ui.train_actions import (
+    EVERY_STAGE,
+    MAX_FILE_BYTES,
+    TEXT_KINDS,
+    Plan,
+    budgets_differ,
+    command_of,
+    list_texts,
+    planned_recipe,
+    save_texts,
+    stages_without_text,
+    start_run,
+)
+from training.recipe import CreateSettings, PretrainSettings, Recipe, Stage
+from training.recipes import RECIPES, find_recipe
+
+ABOUT_TEXT = (
+    f'<p class="soft">{", ".join(TEXT_KINDS)}, at most {file_size(MAX_FILE_BYTES)} each; .jsonl '
+    "and .parquet need a column called text. The files stay on the machine that runs the "
+    "playground.</p>"
+)
+
+
+def build(context: AppContext, monitor: gr.HTML) -> None:
+    """Create the form in the present layout; `monitor` is told which run was started."""
+    form = _Form(context)
+    form.connect(monitor)
+
+
+class _Form:
+    """The widgets of the form, then their events."""
+
+    def __init__(self, context: AppContext) -> None:
+        self.context = context
+        recipes = [find_recipe(name) for name in RECIPES]
+        with gr.Row():
+            self.recipe = gr.Dropdown(
+                [(recipe.title, recipe.name) for recipe in recipes],
+                value=recipes[0].name,
+                label="Recipe",
+                scale=3,
+            )
+            self.budget = gr.Radio(
+                [("Steps", "steps"), ("Tokens", "tokens")],
+                label="The length counts in",
+                info="In this recipe the two disagree.",
+                visible=False,
+                scale=2,
+            )
+        self.notes = gr.HTML(js_on_load=None)
+        self.cards = gr.HTML(js_on_load=None)
+        self._build_text()
+        self.command = gr.Textbox(
+            label="Exact command",
+            info="Does the same from a terminal.",
+            buttons=["copy"],
+            interactive=False,
+            elem_id="command",
+        )
+        with gr.Row(elem_id="start-row"):
+            self.start = gr.Button("Start", variant="primary", size="md", scale=0, min_width=140)
+            self.news = gr.HTML(js_on_load=None)
+
+    def _build_text(self) -> None:
+        with gr.Accordion("Train on your own text", open=False):
+            gr.HTML(ABOUT_TEXT, js_on_load=None)
+            with gr.Row():
+                self.upload = gr.File(
+                    label="Upload", file_count="multiple", file_types=list(TEXT_KINDS), height=130
+                )
+                with gr.Column():
+                    self.texts = gr.Dropdown(
+                        [],
+                        multiselect=True,
+                        label="Files to train on",
+                        info="None chosen: the text of the recipe.",
+                    )
+                    self.stage = gr.Dropdown(
+                        [("Every stage", EVERY_STAGE)], value=EVERY_STAGE, label="For the stage"
+                    )
+
+    def connect(self, monitor: gr.HTML) -> None:
+        """Wire the events; all of them are quick, so none waits in the queue."""
+        quick: dict[str, Any] = {
+            "queue": False,
+            "show_progress": "hidden",
+            "api_visibility": "private",
+        }
+        plan = [self.recipe, self.budget, self.texts, self.stage]
+        # No trigger named: on page load, and whenever one of the inputs changes.
+        gr.on(None, guarded(self.show), plan, [self.notes, self.cards, self.command], **quick)
+        choices = [self.budget, self.texts, self.stage]
+        gr.on(None, guarded(self.offer), self.recipe, choices, **quick)
+        uploaded = [self.upload, self.texts, self.news]
+        self.upload.upload(guarded(self.keep), [self.upload, self.texts], uploaded, **quick)
+        self.start.click(guarded(self.begin), plan, [monitor, self.news], **quick)
+
+    def show(
+        self, recipe_name: str, budget: str | None, texts: list[str], stage: str
+    ) -> tuple[str, str, str]:
+        """Return notes, cards and command of what is chosen."""
+        plan = _plan(recipe_name, budget, texts, stage)
+        recipe = planned_recipe(plan)
+        return (
+            view.notes(recipe, self._obstacles(recipe)),
+            view.stage_cards(recipe),
+            command_of(plan),
+        )
+
+    def offer(self, recipe_name: str) -> tuple[gr.Radio, gr.Dropdown, gr.Dropdown]:
+        """Fit the choices to a recipe: its budget, the uploaded files, the stages that read."""
+        recipe = find_recipe(recipe_name)
+        stages = [(stage.title, stage.name) for stage in recipe.stages if _reads_text(stage)]
+        budget = next(
+            (s.settings.budget for s in recipe.stages if isinstance(s.settings, PretrainSettings)),
+            None,
+        )
+        return (
+            gr.Radio(value=budget, visible=budgets_differ(recipe)),
+            gr.Dropdown(choices=list_texts()),
+            gr.Dropdown(choices=[("Every stage", EVERY_STAGE), *stages], value=EVERY_STAGE),
+        )
+
+    def keep(
+        self, paths: list[str] | None, chosen: list[str] | None
+    ) -> tuple[None, gr.Dropdown, str]:
+        """Save uploaded files and choose them."""
+        names = save_texts(paths or [], self.context.training_refusal)
+        chosen = [*(chosen or []), *names]
+        news = status_line(f"Kept {', '.join(names)}.", "good")
+        return None, gr.Dropdown(choices=list_texts(), value=chosen), news
+
+    def begin(
+        self, recipe_name: str, budget: str | None, texts: list[str], stage: str
+    ) -> tuple[dict[str, str], str]:
+        """Start the run and show it."""
+        plan = _plan(recipe_name, budget, texts, stage)
+        run = start_run(plan, self.context.training_refusal)
+        return {"run": run.id}, ""
+
+    def _obstacles(self, recipe: Recipe) -> list[str]:
+        """Return what would keep the recipe from starting here."""
+        found = []
+        if self.context.training_refusal:
+            found.append(self.context.training_refusal)
+        start = MODELS.get(recipe.start or "")
+        if start and folder_of(start) is None:
+            found.append(f"{start.title} is not on this machine yet; fetch the real pair first.")
+        missing = stages_without_text(recipe)
+        if missing:
+            found.append(f"Needs your own text, below, for: {', '.join(missing)}.")
+        return found
+
+
+def _plan(recipe_name: str, budget: str | None, texts: list[str] | None, stage: str) -> Plan:
+    """Return what the widgets say; what equals the recipe's own wish is left out."""
+    recipe = find_recipe(recipe_name)
+    own = [s.settings.budget for s in recipe.stages if isinstance(s.settings, PretrainSettings)]
+    is_known = any(stage == known.name for known in recipe.stages)
+    return Plan(
+        recipe=recipe_name,
+        budget=budget if budget and set(own) != {budget} else None,
+        texts=tuple(texts or ()),
+        text_stage=stage if is_known else EVERY_STAGE,
+    )
+
+
+def _reads_text(stage: Stage) -> bool:
+    return isinstance(stage.settings, CreateSettings | PretrainSettings)

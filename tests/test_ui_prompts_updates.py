@@ -1,0 +1,39 @@
+"""The list of the Prompts tab under search and filters."""
+
+from stentor.prompts import prompts_of
+from stentor.ui.prompts_updates import choices_of, count_line, detail_of, filtered, list_updates
+
+
+def test_a_choice_that_still_fits_is_kept() -> None:
+    chosen, (_, listed, count) = list_updates("geography", "capital", "all", "geography-07")
+    assert chosen == listed.value == "geography-07"
+    assert [prompt for _, prompt in listed.choices] == [
+        "geography-01",
+        "geography-06",
+        "geography-07",
+        "geography-08",
+    ]
+    assert "4 prompts" in count
+
+
+def test_a_choice_that_no_longer_fits_gives_way_to_the_first() -> None:
+    chosen, _ = list_updates("geography", "", "card", "geography-07")
+    assert chosen == "geography-01"
+    chosen, _ = list_updates("all", "", "all", None)
+    assert chosen == "science-01"
+
+
+def test_nothing_found_says_what_to_do() -> None:
+    about, listed, count, detail = filtered("science", "xylophonist", "all", "science-01", None)
+    assert listed.value is None and listed.choices == []
+    assert "Nothing found" in count and "No prompt chosen" in detail
+    assert "category-about" in about
+
+
+def test_one_prompt_is_counted_in_the_singular() -> None:
+    assert ">1 prompt<" in count_line(1)
+    assert len(choices_of(prompts_of("all"))) == 100
+
+
+def test_the_detail_of_a_prompt_without_a_run() -> None:
+    assert "The square root of 64 is" in detail_of("mathematics-02", None)

@@ -1,0 +1,224 @@
+"""The Training tab in a browser: a live run watched, stopped, resumed, opened; and raw HTTP."""
+
+import json
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from browser_page import Visit, served, visit
+from tiny_recipe import PATIENCE_SECONDS, tiny_recipe
+
+from stentor.jobs import terminate, wait_until_ended
+from stentor.runs import (
+    Run,
+    Status,
+    append_event,
+    create_run,
+    current_status,
+    list_runs,
+    process_start,
+    write_status,
+)
+from stentor.ui import build_app
+from stentor.ui.context import AppContext, make_context
+from training.recipe import recipe_to_json
+from training.recipes import RECIPES, find_recipe
+
+TOKENS_PER_STEP = 2_048
+NUM_POINTS = "(document.querySelector('.chart').data?.[0].x.length ?? 0)"
+
+
+@pytest.fixture
+def context() -> Iterator[AppContext]:
+    context = make_context("demo", is_private=True)
+    yield context
+    context.store.close()
+
+
+@pytest.fixture
+def live_run() -> Run:
+    """Return a practice run that this test's own process seems to be doing."""
+    run = create_run(recipe_to_json(find_recipe("practice")), "practice")
+    pid = os.getpid()
+    write_status(
+        run,
+        Status(
+            state="running",
+            pid=pid,
+            process_start=process_start(pid),
+            stage="general",
+            total_steps=20,
+            finished_stages=("expand",),
+        ),
+    )
+    append_event(run, "stage_started", stage="general", step=0, total_steps=20, tokens=0)
+    (run.checkpoints_folder / "expand-000000").mkdir()
+    for step in (1, 2, 3):
+        append_step(run, step)
+    return run
+
+
+def append_step(run: Run, step: int) -> None:
+    append_event(
+        run,
+        "metrics",
+        stage="general",
+        step=step,
+        tokens=step * TOKENS_PER_STEP,
+        loss=5.0 - step / 10,
+        learning_rate=1e-3,
+        gradient_norm=1.0,
+        tokens_per_second=900.0,
+    )
+
+
+def wait_for_points(visitor: Visit, count: int) -> None:
+    visitor.page.wait_for_function(f"{NUM_POINTS} === {count}")
+
+
+@pytest.mark.browser
+def test_the_chart_grows_in_its_own_node_and_keeps_zoom_and_legend(
+    context: AppContext, live_run: Run
+) -> None:
+    """`gr.Plot` mounts a new chart on every update, which loses both; ours must not."""
+    with served(context) as url, visit(url) as visitor:
+        page = visitor.page
+        visitor.open_tab("Training")
+        wait_for_points(visitor, 3)
+        page.evaluate("window.firstNode = document.querySelector('.chart')")
+        page.locator(".chart .legendtoggle").nth(3).click()
+        page.wait_for_function(
+            "document.querySelector('.chart')._fullData[3].visible === 'legendonly'"
+        )
+        box = page.locator(".chart .nsewdrag").first.bounding_box()
+        assert box
+        page.mouse.move(box["x"] + 40, box["y"] + 30)
+        page.mouse.down()
+        page.mouse.move(box["x"] + 200, box["y"] + 32, steps=4)
+        page.mouse.up()
+        zoomed = "document.querySelector('.chart')._fullLayout.xaxis.range"
+        page.wait_for_function(f"{zoomed}[0] > 0")
+        before = page.evaluate(zoomed)
+        for step in (4, 5):
+            append_step(live_run, step)
+            wait_for_points(visitor, step)
+        assert page.evaluate(zoomed) == before
+        assert page.evaluate("document.querySelector('.chart') === window.firstNode")
+        hidden = page.evaluate("document.querySelector('.chart')._fullData[3].visible")
+        assert hidden == "legendonly"
+        assert "4.500" in page.locator("[data-part=numbers]").inner_text()
+        assert visitor.problems == []
+
+
+@pytest.mark.browser
+def test_a_reload_and_a_new_app_show_the_same_run(context: AppContext, live_run: Run) -> None:
+    """Everything comes from the run folder: neither the page nor the app remembers anything."""
+    with served(context) as url, visit(url) as visitor:
+        visitor.open_tab("Training")
+        wait_for_points(visitor, 3)
+        append_step(live_run, 4)
+        visitor.page.reload()
+        visitor.page.wait_for_selector(".pair-banner b")
+        visitor.open_tab("Training")
+        wait_for_points(visitor, 4)
+    with served(context) as url, visit(url) as visitor:
+        visitor.open_tab("Training")
+        wait_for_points(visitor, 4)
+        write_status(live_run, Status(state="finished", finished_stages=("expand",)))
+        visitor.page.wait_for_function(
+            "document.querySelector('.monitor select').selectedOptions[0].text.includes('finished')"
+        )
+        assert visitor.page.get_by_role("button", name="Stop and save").count() == 0
+        assert visitor.problems == []
+
+
+@pytest.mark.browser
+def test_a_checkpoint_opens_in_compare_with_one_click(context: AppContext, live_run: Run) -> None:
+    with served(context) as url, visit(url) as visitor:
+        visitor.open_tab("Training")
+        visitor.page.get_by_role("button", name="Open in Compare").click()
+        visitor.page.wait_for_function(
+            "document.querySelector('#tab-compare-button').ariaSelected === 'true'"
+        )
+        visitor.page.wait_for_function(
+            "document.querySelector('.pair-banner').textContent.includes('expand-000000')"
+        )
+
+
+@pytest.mark.browser
+def test_a_real_run_is_started_stopped_and_resumed_from_the_page(
+    context: AppContext, tiny_model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(RECIPES, "practice", lambda: tiny_recipe(tiny_model_folder))
+    with served(context) as url, visit(url) as visitor:
+        page = visitor.page
+        visitor.open_tab("Training")
+        page.get_by_role("button", name="Start", exact=True).click()
+        page.wait_for_selector(".monitor[data-state=running]")
+        (run,) = list_runs()
+        try:
+            wait_for_some_points(visitor)
+            page.get_by_role("button", name="Stop and save").click()
+            page.wait_for_selector(".monitor[data-state=stopped]")
+            page.get_by_role("button", name="Resume").click()
+            page.wait_for_selector(".monitor[data-state=finished]", timeout=PATIENCE_SECONDS * 1e3)
+        finally:
+            terminate(run)
+        wait_for_points(visitor, 24)
+        assert wait_until_ended(run, PATIENCE_SECONDS)
+        assert current_status(run).state == "finished"
+        assert page.locator(".stage[data-state=done]").count() == 3
+        assert visitor.problems == []
+
+
+def wait_for_some_points(visitor: Visit) -> None:
+    visitor.page.wait_for_function(f"{NUM_POINTS} > 0", timeout=PATIENCE_SECONDS * 1e3)
+
+
+def call_server_function(url: str, component: int, name: str, value: object) -> dict[str, Any]:
+    """Call a function of the live view as anyone with the address could, without the page."""
+    body = {"data": value, "component_id": component, "fn_name": name, "session_hash": "x"}
+    request = urllib.request.Request(
+        f"{url}gradio_api/component_server",
+        data=json.dumps(body).encode(),
+        headers={"Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request) as reply:
+        answer: dict[str, Any] = json.loads(reply.read())
+        return answer
+
+
+def test_training_is_refused_over_raw_http(context: AppContext, live_run: Run) -> None:
+    """Hiding a button protects nothing: the server itself says no."""
+    closed = replace(context, training_refusal="Switched off here.")
+    config = build_app(closed).get_config_file()
+    (monitor,) = [c["id"] for c in config["components"] if c["props"].get("elem_id") == "monitor"]
+    before = sorted(path.name for path in live_run.folder.iterdir())
+    with served(closed) as url:
+        # The same page is built in the same order, so the id is found by the element's own.
+        page_config = json.loads(urllib.request.urlopen(f"{url}config").read())
+        (monitor,) = [
+            c["id"] for c in page_config["components"] if c["props"].get("elem_id") == "monitor"
+        ]
+        for name in ("stop_run", "resume_run"):
+            reply = call_server_function(url, monitor, name, live_run.id)
+            assert reply == {"error": "Switched off here."}
+        shown = call_server_function(url, monitor, "watch_run", {"run": live_run.id, "offset": 0})
+        assert "Switched off here." in shown["parts"]["actions"]
+        (start,) = [d["id"] for d in page_config["dependencies"] if d["api_name"] == "begin"]
+        body = {"data": ["practice", None, [], ""], "fn_index": start, "session_hash": "x"}
+        request = urllib.request.Request(
+            f"{url}gradio_api/run/predict",
+            data=json.dumps(body).encode(),
+            headers={"Content-Type": "application/json"},
+        )
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            urllib.request.urlopen(request)
+        assert "Switched off here." in caught.value.read().decode()
+    assert [run.id for run in list_runs()] == [live_run.id]
+    assert sorted(path.name for path in live_run.folder.iterdir()) == before
