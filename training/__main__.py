@@ -11,7 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from stentor.errors import OptionError, RunError, StentorError
-from stentor.jobs import ask_to_stop, check_can_start, claim, start, terminate
+from stentor.jobs import (
+    ACTIVE_STATES,
+    ask_to_stop,
+    check_can_start,
+    claim,
+    start,
+    terminate,
+)
 from stentor.knobs import add_arguments
 from stentor.runs import (
     Run,
@@ -39,7 +46,7 @@ from training.show import describe_recipe
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one verb; return the exit code."""
-    parsed = _parser().parse_args(arguments)
+    parsed = make_parser().parse_args(arguments)
     try:
         return int(parsed.verb(parsed))
     except StentorError as error:
@@ -49,7 +56,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of all verbs; no verb is run and nothing heavy is imported."""
     parser = argparse.ArgumentParser(
         prog="python -m training", description="Grow and pre-train Stentor models."
     )
@@ -202,6 +210,8 @@ def _start_and_follow(run: Run, verb: str, is_detached: bool) -> int:
 
 def _stop(parsed: argparse.Namespace) -> int:
     run = open_run(parsed.run_id)
+    if current_status(run).state not in ACTIVE_STATES:
+        raise RunError(f"Run {run.id} is not going.")
     if parsed.now:
         is_gone = terminate(run)
         print("Ended." if is_gone else "The process does not end; look for it by hand.")

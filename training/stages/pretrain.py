@@ -42,7 +42,7 @@ def pretrain(stage: Stage, context: StageContext, previous: Path | None) -> Path
     model = load_model(parent)
     torch.nn.Module.to(model, context.device)
     if settings.gradient_checkpointing:
-        model.gradient_checkpointing_enable()  # type: ignore[no-untyped-call]
+        model.activation_checkpointing_enable()
     optimizer = make_optimizer(model, settings.learning_rate, settings.weight_decay)
     if resumed:
         restore_optimizer(resumed.folder, model, optimizer)
@@ -190,6 +190,8 @@ def sample_text(model: LlamaForCausalLM, parent: Checkpoint, seed: int) -> str:
     """Return a short continuation of SAMPLE_PROMPT, sampled with its own random state."""
     ids = parent.tokenizer.encode(SAMPLE_PROMPT, add_special_tokens=False).ids
     inputs = torch.tensor([ids], device=model.device)
+    was_training = model.training
+    model.train(False)  # in training mode, activation checkpointing would drop the cache
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         output = model.generate(  # type: ignore[misc]
@@ -201,5 +203,6 @@ def sample_text(model: LlamaForCausalLM, parent: Checkpoint, seed: int) -> str:
             top_p=0.9,
             pad_token_id=end_token_of(parent),
         )
+    model.train(was_training)
     text: str = parent.tokenizer.decode(output[0, len(ids) :].tolist())
     return text

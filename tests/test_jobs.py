@@ -1,0 +1,195 @@
+"""Starting, stopping and finding a training child, with real processes.
+
+The child here runs the command of a real run, but its recipe ends it early or it is a plain
+sleeper: what a whole run does is told in test_runner.py.
+"""
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from stentor import jobs
+from stentor.errors import RunError
+from stentor.home import home
+from stentor.runs import (
+    Run,
+    Status,
+    create_run,
+    current_status,
+    process_start,
+    tail_log,
+    write_status,
+)
+
+ROOT = Path(__file__).resolve().parent.parent
+# A stand-in for hours of training: claims the run as the trainer does and spawns a helper.
+SLEEPER = """
+import subprocess, sys, time
+from pathlib import Path
+from dataclasses import replace
+from stentor.jobs import claim
+from stentor.runs import Run, write_status
+run = Run(Path(sys.argv[1]))
+helper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+(run.folder / "helper").write_text(str(helper.pid))
+write_status(run, replace(claim(run), state="running"))
+time.sleep(600)
+"""
+# Starts a run and leaves at once, as an app does that is closed.
+SHORT_LIVED_PARENT = """
+import sys
+from pathlib import Path
+from stentor import jobs
+from stentor.runs import Run
+jobs.command_for = lambda run, verb: [sys.executable, "-c", sys.argv[2], str(run.folder)]
+jobs.start(Run(Path(sys.argv[1])))
+"""
+
+
+@pytest.fixture
+def run() -> Run:
+    return create_run({"name": "tiny"}, "tiny")
+
+
+def start_sleeper(run: Run) -> None:
+    """Start the sleeper from a process that ends before this returns."""
+    subprocess.run(
+        [sys.executable, "-c", SHORT_LIVED_PARENT, str(run.folder), SLEEPER],
+        cwd=ROOT,
+        check=True,
+        timeout=240,
+    )
+
+
+def wait_for_state(run: Run, state: str) -> Status:
+    deadline = time.monotonic() + 240
+    while (status := current_status(run)).state != state:
+        assert time.monotonic() < deadline, f"{status} {tail_log(run)}"
+        time.sleep(0.01)
+    return status
+
+
+def test_a_child_outlives_its_parent_and_ends_with_its_whole_group(run: Run) -> None:
+    start_sleeper(run)
+    status = wait_for_state(run, "running")
+    assert status.pid is not None
+    assert os.getpgid(status.pid) == status.pid, "its own group: closing the app cannot reach it"
+    active = jobs.active_run()
+    assert active is not None and active.id == run.id
+
+    other = create_run({"name": "other"}, "other")
+    with pytest.raises(RunError, match=f"Run {run.id} is still going; one run at a time"):
+        jobs.start(other)
+    assert current_status(other).state == "created"
+    with pytest.raises(RunError, match=rf"already going \(process {status.pid}\)"):
+        jobs.claim(run)
+
+    helper = int((run.folder / "helper").read_text())
+    assert process_start(helper)
+    assert jobs.terminate(run)
+    assert process_start(status.pid) is None
+    assert wait_until_dead(helper)
+    assert current_status(run).state == "died"
+    assert jobs.active_run() is None
+
+
+def wait_until_dead(pid: int) -> bool:
+    deadline = time.monotonic() + 30
+    while process_start(pid) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return process_start(pid) is None
+
+
+def test_a_child_that_ignores_term_is_killed(run: Run) -> None:
+    deaf = "import signal, sys; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + SLEEPER
+    with run.log_file.open("ab") as log:
+        child = subprocess.Popen(
+            [sys.executable, "-c", deaf, str(run.folder)],
+            cwd=ROOT,
+            start_new_session=True,
+            stderr=log,
+        )
+    wait_for_state(run, "running")
+    assert jobs.terminate(run, seconds=0.2)
+    assert child.wait(timeout=30) == -signal.SIGKILL
+
+
+def test_a_start_that_fails_at_once_is_seen_at_once(run: Run) -> None:
+    """The recipe is no recipe: the real child says so, with its exit code and its log."""
+    run.stop_file.touch()
+    jobs.start(run)
+    assert not run.stop_file.exists(), "an old wish to stop must not stop a new start"
+    command = shlex.split(run.command_file.read_text())
+    assert command[1:] == ["-m", "training", "run", str(run.folder)]
+    assert jobs.wait_until_ended(run, 240)
+    status = current_status(run)
+    assert status.state == "failed", tail_log(run)
+    assert status.error == "A recipe is an object with a list of stages under 'stages'."
+    assert status.error in tail_log(run)
+
+
+def test_a_child_killed_before_its_first_status_is_found_dead(run: Run) -> None:
+    """A start without a pid once counted as going for a whole minute, and blocked all others."""
+    jobs.start(run)
+    deadline = time.monotonic() + 240
+    while (pid := current_status(run).pid) is None:
+        assert time.monotonic() < deadline, tail_log(run)
+        time.sleep(0.002)
+    os.kill(pid, signal.SIGKILL)
+    assert jobs.wait_until_ended(run, 30)
+    assert current_status(run).state in ("died", "failed")
+
+
+def test_a_public_space_never_trains(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert jobs.training_refusal() is None
+    monkeypatch.setenv("SPACE_ID", "somebody/space")
+    with pytest.raises(RunError, match="switched off on a public Space"):
+        jobs.start(run)
+    assert current_status(run).state == "created"
+    assert not run.command_file.exists() and not run.log_file.exists()
+
+
+def test_a_command_that_does_not_exist_fails_with_a_message(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    with pytest.raises(RunError, match="cannot be started"):
+        jobs.start(run)
+    assert current_status(run).state == "failed"
+    assert jobs.active_run() is None
+
+
+def test_an_asked_stop_is_a_file(run: Run) -> None:
+    jobs.ask_to_stop(run)
+    jobs.ask_to_stop(run)
+    assert run.stop_file.exists()
+
+
+def test_claiming_by_hand_forgets_an_old_stop_but_not_one_asked_while_starting(run: Run) -> None:
+    """A run asked to stop and then killed once stopped again after one step of its resume."""
+    write_status(run, Status(state="failed", error="x"))
+    run.stop_file.touch()
+    assert jobs.claim(run).error is None
+    assert not run.stop_file.exists()
+    run.stop_file.touch()
+    assert jobs.claim(run).pid == os.getpid()
+    assert run.stop_file.exists()
+
+
+def test_terminate_without_a_process_is_done(run: Run) -> None:
+    assert jobs.terminate(run)
+    write_status(run, Status(state="running", pid=os.getpid(), process_start="1"))
+    assert jobs.terminate(run), "a pid used again is never killed"
+
+
+def test_the_lock_is_in_the_home_folder(run: Run) -> None:
+    jobs.claim(run)
+    assert (home() / "start.lock").exists()
+    assert json.loads(run.status_file.read_text())["state"] == "starting"

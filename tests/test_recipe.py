@@ -1,0 +1,170 @@
+"""A recipe is checked whole, and is the same after JSON."""
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_recipe import GROWN, TRAINING, tiny_recipe
+
+from stentor.errors import OptionError
+from training.recipe import (
+    CreateSettings,
+    ExpandSettings,
+    PretrainSettings,
+    Recipe,
+    Source,
+    Stage,
+    check_recipe,
+    recipe_from_json,
+    recipe_to_json,
+    with_budget,
+    with_seed,
+    with_settings,
+    with_text,
+)
+
+TINY = tiny_recipe(Path("base"))
+
+
+def changed(**values: object) -> dict[str, Any]:
+    return {**json.loads(json.dumps(recipe_to_json(TINY))), **values}
+
+
+def changed_stage(index: int, **values: object) -> dict[str, Any]:
+    recipe = changed()
+    recipe["stages"][index].update(values)
+    return recipe
+
+
+def changed_settings(index: int, **values: object) -> dict[str, Any]:
+    recipe = changed()
+    recipe["stages"][index]["settings"].update(values)
+    return recipe
+
+
+def refusal(values: object) -> str:
+    with pytest.raises(OptionError) as caught:
+        recipe_from_json(values)  # type: ignore[arg-type]
+    return str(caught.value)
+
+
+def test_json_and_back_is_the_same_recipe() -> None:
+    create = Stage("create", "create", "New", CreateSettings(sources=(Source(paths=("a", "b")),)))
+    whole = replace(TINY, start=None, stages=(create, *TINY.stages), notes=("one", "two"))
+    text = json.dumps(recipe_to_json(check_recipe(whole)))
+    assert recipe_from_json(json.loads(text)) == whole
+
+
+def test_every_problem_is_told_with_its_stage() -> None:
+    recipe = changed(seed=-1, num_threads=0)
+    recipe["stages"][1]["settings"].update(num_steps=0, learning_rate=math.nan)
+    recipe["stages"][2]["settings"].update(batch_size=6, micro_batch_size=4)
+    message = refusal(recipe)
+    for part in (
+        "Seed must be at least 0; got -1.",
+        "Num threads must be at least 1; got 0.",
+        "Stage general: Num steps must be at least 1; got 0. Learning rate must be a number",
+        "Stage story: Batch size 6 is no multiple of micro batch size 4.",
+    ):
+        assert part in message
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ([], "A recipe is an object with a list of stages"),
+        (None, "A recipe is an object with a list of stages"),
+        (changed(stages=None), "A recipe is an object with a list of stages"),
+        (changed(stages=[]), "A recipe needs at least one stage."),
+        (changed(stages=[5]), "A stage is an object with named values; got 5."),
+        (changed(sed=1), "No Recipe option is called 'sed'. Did you mean 'seed'?"),
+        (changed(seed="5"), "Seed must be a whole number; got '5'."),
+        (changed(seed=1.5), "Seed must be a whole number; got 1.5."),
+        (changed(seed=True), "Seed must be a whole number; got True."),
+        (changed(seed=2**63), "Seed must be at most"),
+        (changed(start=5), "Start must be text or nothing; got 5."),
+        (changed(notes="abc"), "Notes must be a list of text; got 'abc'."),
+        (changed(start=None), "A recipe starts from a model, or its first stage creates one."),
+        (changed_stage(1, kind="pretain"), "No kind of stage is called 'pretain'. Did you mean"),
+        (changed_stage(1, kind=5), "A kind of stage is named by text; got 5."),
+        (changed_stage(1, name="a-b"), "'a-b' must be a unique name of small letters"),
+        (changed_stage(1, name="../x"), "'../x' must be a unique name of small letters"),
+        (changed_stage(1, name="story"), "'story' must be a unique name"),
+        (changed_stage(1, name=5), "Stage 5: Name must be text; got 5."),
+        (changed_settings(1, num_step=5), "is called 'num_step'. Did you mean 'num_steps'?"),
+        (changed_settings(1, num_steps=10**400), "Num steps must be at most 10000000; got 1000"),
+        (changed_settings(1, sources=None), "Sources must be a list of Source; got None."),
+        (changed_settings(1, sources="abc"), "Sources must be a list of Source; got 'abc'."),
+        (changed_settings(1, sources=[{"kind": "web"}]), "Kind must be one of generated, files"),
+        (changed_settings(1, sources=[{"paths": "abc"}]), "Paths must be a list of text"),
+        (changed_settings(0, num_heads=3), "Hidden size 64 must give each of 3 heads an even"),
+        (changed_settings(0, num_heads=64), "Hidden size 64 must give each of 64 heads an even"),
+    ],
+)
+def test_what_is_no_recipe_is_refused_with_the_reason(values: object, message: str) -> None:
+    """A recipe comes from a file that anybody may have edited; some of these were TypeErrors."""
+    assert message in refusal(values)
+
+
+def test_a_missing_name_is_said() -> None:
+    recipe = changed()
+    del recipe["title"]
+    assert "Recipe lacks title." in refusal(recipe)
+
+
+def test_the_budget_decides_between_steps_and_tokens() -> None:
+    settings = PretrainSettings(num_steps=10, num_tokens=5 * 4 * 512 + 1, batch_size=4)
+    assert settings.total_steps() == 10
+    assert settings.total_tokens() == 10 * 4 * 512
+    by_tokens = replace(settings, budget="tokens")
+    assert by_tokens.total_steps() == 6, "a whole step for the last token"
+    recipe = with_budget(TINY, "tokens")
+    for stage in recipe.stages[1:]:
+        assert isinstance(stage.settings, PretrainSettings)
+        assert stage.settings.budget == "tokens"
+    assert [stage.total_steps() for stage in TINY.stages] == [0, 12, 12]
+
+
+def test_text_goes_to_one_stage_or_to_all_that_read() -> None:
+    files = (Source(kind="files", paths=("a.txt",)), Source(kind="files", paths=("b.txt",)))
+    everywhere = with_text(TINY, ("a.txt", "b.txt"))
+    assert sources_of(everywhere) == [files, files]
+    assert everywhere.stages[0].settings == GROWN
+    one = with_text(TINY, ("a.txt", "b.txt"), "story")
+    assert sources_of(one) == [TRAINING.sources, files]
+
+
+def sources_of(recipe: Recipe) -> list[tuple[Source, ...]]:
+    return [
+        stage.settings.sources
+        for stage in recipe.stages
+        if not isinstance(stage.settings, ExpandSettings)
+    ]
+
+
+def test_text_for_a_stage_that_reads_none_is_refused() -> None:
+    """`--text expand=FILE` was once taken and silently forgotten."""
+    with pytest.raises(OptionError, match="No stage that reads text is called 'expand'"):
+        with_text(TINY, ("a.txt",), "expand")
+    with pytest.raises(OptionError, match="Did you mean 'story'"):
+        with_text(TINY, ("a.txt",), "stroy")
+
+
+def test_changes_are_checked_again() -> None:
+    assert with_seed(TINY, 9).seed == 9
+    with pytest.raises(OptionError, match="Seed must be"):
+        with_seed(TINY, -1)
+    with pytest.raises(OptionError, match="Stage general: Batch size 3 is no multiple"):
+        with_settings(TINY, "general", batch_size=3)
+    longer = with_settings(TINY, "general", num_steps=20)
+    assert [stage.total_steps() for stage in longer.stages] == [0, 20, 12]
+
+
+def test_a_source_describes_itself() -> None:
+    assert Source(name="narrative").describe() == "generated text, narrative"
+    assert Source(kind="files").describe() == "your own files"
+    assert Source(kind="files", paths=("/x/a.txt", "b.txt")).describe() == "a.txt, b.txt"
+    assert Source(kind="hub", name="a/b", subset="c").describe() == "a/b (c)"

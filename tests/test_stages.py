@@ -1,0 +1,98 @@
+"""Stages that no other file runs: a model made from nothing, and the sample a stage ends with."""
+
+import signal
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_recipe import TRAINING, create
+
+from stentor.loading import open_checkpoint_folder
+from stentor.runs import current_status, read_events
+from training.checkpoint import load_model
+from training.recipe import CreateSettings, Recipe, Source, Stage
+from training.runner import execute
+from training.stages.pretrain import sample_text
+
+CREATE = CreateSettings(
+    vocab_size=320,
+    hidden_size=32,
+    intermediate_size=64,
+    num_layers=1,
+    num_heads=2,
+    sources=(Source(), Source(name="textbook")),
+    max_characters=20_000,
+)
+
+
+@pytest.fixture
+def _old_signals() -> Iterator[None]:
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = [signal.getsignal(number) for number in numbers]
+    yield
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("_old_signals")
+def test_a_model_made_from_nothing_is_the_same_every_time() -> None:
+    """Also the one run that trains with activation checkpointing, as the card's recipe does."""
+    settings = replace(TRAINING, num_steps=2, gradient_checkpointing=True)
+    recipe = Recipe(
+        name="new",
+        title="New",
+        purpose="From nothing.",
+        start=None,
+        stages=(
+            Stage("create", "create", "Create", CREATE),
+            Stage("base", "pretrain", "Train", settings),
+        ),
+        seed=11,
+        num_threads=1,
+    )
+    revisions = []
+    for _ in range(2):
+        run = create(recipe)
+        assert execute(run) == 0
+        assert current_status(run).finished_stages == ("create", "base")
+        checkpoint = open_checkpoint_folder(run.checkpoints_folder / "base-000002")
+        assert checkpoint.shape.vocab_size == 320 and checkpoint.end_tokens == {0}
+        revisions.append(checkpoint.revision)
+    assert revisions[0] == revisions[1]
+
+
+def test_the_sample_is_the_same_with_and_without_activation_checkpointing(
+    tiny_model_folder: Path,
+) -> None:
+    """In training mode it drops the cache, so each new token was once chosen from the last alone."""
+    checkpoint = open_checkpoint_folder(tiny_model_folder)
+    model = load_model(checkpoint)
+    state = torch.random.get_rng_state()
+    expected = sample_text(model, checkpoint, 3)
+    model.activation_checkpointing_enable()
+    model.train()
+    assert sample_text(model, checkpoint, 3) == expected
+    assert model.training
+    assert sample_text(model, checkpoint, 4) != expected
+    assert torch.equal(torch.random.get_rng_state(), state), "the run's own draws are its own"
+
+
+@pytest.mark.usefixtures("_old_signals")
+def test_reading_text_several_times_is_said(tiny_model_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "short.txt").write_text("A short text that is soon read. " * 200)
+    source = Source(kind="files", paths=(str(tmp_path / "short.txt"),))
+    settings = replace(TRAINING, num_steps=3, sources=(source,))
+    recipe = Recipe(
+        name="short",
+        title="Short",
+        purpose="Too little text.",
+        start=str(tiny_model_folder),
+        stages=(Stage("general", "pretrain", "General", settings),),
+        num_threads=1,
+    )
+    run = create(recipe)
+    assert execute(run) == 0
+    (warning,) = [event["message"] for event in read_events(run) if event["kind"] == "warning"]
+    assert warning.startswith("Stage general reads its text ")

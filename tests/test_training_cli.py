@@ -1,0 +1,270 @@
+"""`python -m training` as a user types it; what costs seconds is done once."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny_recipe import PATIENCE_SECONDS, create, tiny_recipe, wait_for_step
+from transformers import AutoModelForCausalLM
+
+from stentor.home import runs_folder
+from stentor.runs import Run, Status, create_run, current_status, read_status, write_status
+from training.__main__ import main
+from training.recipe import recipe_from_json, recipe_to_json, with_text
+from training.recipes import RECIPES, find_recipe
+
+ROOT = Path(__file__).resolve().parent.parent
+VERBS = ("list", "show", "run", "resume", "stop", "status", "expand", "export")
+
+
+def start(*arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "training", *arguments],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    output, errors = process.communicate(timeout=PATIENCE_SECONDS)
+    return process.returncode, output, errors
+
+
+def training(*arguments: str) -> tuple[int, str, str]:
+    return finish(start(*arguments))
+
+
+def printed_json(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:  # noqa: ANN401
+    assert main([*arguments, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+@pytest.fixture
+def run() -> Run:
+    return create_run(recipe_to_json(find_recipe("practice")), "practice")
+
+
+@pytest.fixture(scope="module")
+def stopped_twice(
+    tiny_model_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Run, list[tuple[int, str, str]]]]:
+    """Follow a real run twice: stopped by `stop`, resumed, stopped by Ctrl-C in the follower."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STENTOR_HOME", str(tmp_path_factory.mktemp("home")))
+        patch.delenv("SPACE_ID", raising=False)
+        run = create(tiny_recipe(tiny_model_folder))
+        answers = []
+        follower = start("resume", run.id)
+        wait_for_step(run, "general", 3)
+        answers.append(training("stop", run.id))
+        answers.append(finish(follower))
+        offset = run.events_file.stat().st_size
+        follower = start("resume", run.id)
+        wait_for_step(run, "story", 2, offset)
+        os.kill(follower.pid, signal.SIGINT)
+        answers.append(finish(follower))
+        yield run, answers
+
+
+def test_help_of_every_verb_needs_no_torch() -> None:
+    """The --help of a command line that imports torch takes seconds."""
+    script = (
+        "import sys\n"
+        "from training.__main__ import main\n"
+        f"for verb in {VERBS}:\n"
+        "    try:\n"
+        "        main([verb, '--help'])\n"
+        "    except SystemExit as end:\n"
+        "        assert end.code == 0\n"
+        "main(['list'])\n"
+        "main(['show', 'practice'])\n"
+        "print(sorted({'torch', 'transformers', 'numpy', 'gradio'} & set(sys.modules)))\n"
+    )
+    printed = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert printed.stdout.endswith("[]\n")
+    for verb in VERBS:
+        assert f"usage: python -m training {verb}" in printed.stdout
+
+
+def test_list_as_a_machine_reads_it(run: Run) -> None:
+    code, output, errors = training("list", "--json")
+    assert (code, errors) == (0, "")
+    values = json.loads(output)
+    assert [recipe["name"] for recipe in values["recipes"]] == list(RECIPES)
+    assert [(found["run"], found["state"]) for found in values["runs"]] == [(run.id, "created")]
+
+
+def test_list_for_people(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list"]) == 0
+    assert "none yet; start one with: python -m training run practice" in capsys.readouterr().out
+    create_run({}, "mine")
+    assert main(["list"]) == 0
+    assert "-mine-" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["show", "practise"], "No recipe is called 'practise'. Did you mean 'practice'?"),
+        (["run", "practise"], "No recipe is called 'practise'. Did you mean 'practice'?"),
+        (["run", "."], "is no run folder (it has no recipe.json)"),
+        (["run", "practice", "--seed", "-1"], "Seed must be at least 0; got -1."),
+        (["show", "practice", "--text", "expand=x.txt"], "No stage that reads text is called"),
+        (["resume", "nowhere"], "There is no run 'nowhere'"),
+        (["resume", "../x"], "is not a run id"),
+        (["stop", "nowhere"], "There is no run 'nowhere'"),
+        (["status", "nowhere"], "There is no run 'nowhere'"),
+        (["status"], "There is no run yet; start one with: python -m training run practice"),
+        (["expand", "demo-bse", "out"], "Did you mean 'demo-base'?"),
+        (["expand", "demo-base", "out", "--num-layers", "0"], "Num layers must be at least 1"),
+        (["export", "run:a/b", "out"], "There is no run 'a'"),
+    ],
+)
+def test_a_bad_name_is_one_line_and_exit_code_2(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    (line,) = captured.err.splitlines()
+    assert line.startswith("error: ") and message in line
+    assert not runs_folder().exists(), "nothing is left behind"
+
+
+def test_a_bad_name_ends_the_real_process_with_2() -> None:
+    code, output, errors = training("resume", "nowhere")
+    assert (code, output) == (2, "")
+    assert errors.startswith("error: There is no run 'nowhere'") and errors.count("\n") == 1
+
+
+def test_show_a_recipe_with_its_changes(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    values = printed_json(capsys, "show", "card", "--budget", "tokens", "--seed", "7")
+    assert values["seed"] == 7
+    assert values["stages"][1]["settings"]["budget"] == "tokens"
+    odd, all_text = tmp_path / "a=b.txt", tmp_path / "all.txt"
+    values = printed_json(
+        capsys, "show", "practice", "--text", f"story={odd}".replace("story", "narrative"),
+        "--text", str(all_text),
+    )  # fmt: skip
+    expected = with_text(
+        with_text(find_recipe("practice"), (str(all_text),)), (str(odd),), "narrative"
+    )
+    assert recipe_from_json(values) == expected
+    # A path with `=` in it is still a path.
+    values = printed_json(capsys, "show", "practice", "--text", str(odd))
+    assert recipe_from_json(values) == with_text(find_recipe("practice"), (str(odd),))
+
+
+def test_show_for_people(capsys: pytest.CaptureFixture[str], run: Run) -> None:
+    assert main(["show", "card"]) == 0
+    text = capsys.readouterr().out
+    assert "9,500 steps of 128 windows = 622,592,000 tokens (budget: steps" in text
+    assert "Note: The card's steps and tokens do not agree" in text
+    assert main(["show", run.id]) == 0
+    assert capsys.readouterr().out.startswith("practice: Practice on a laptop")
+
+
+def test_a_second_run_is_refused_before_a_folder_is_made(
+    run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each refused start once left an empty run in the list."""
+    write_status(run, Status(state="starting", heartbeat=9e9))
+    assert main(["run", "practice"]) == 2
+    assert f"Run {run.id} is still going" in capsys.readouterr().err
+    assert main(["resume", run.id]) == 2
+    monkeypatch.setenv("SPACE_ID", "somebody/space")
+    assert main(["run", "practice"]) == 2
+    assert "switched off on a public Space" in capsys.readouterr().err
+    assert [path.name for path in runs_folder().iterdir()] == [run.id]
+
+
+def test_what_is_over_is_neither_stopped_nor_resumed(
+    run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_status(run, Status(state="finished"))
+    assert main(["stop", run.id]) == 2
+    assert main(["stop", run.id, "--now"]) == 2
+    assert main(["resume", run.id]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == lines[1] == f"error: Run {run.id} is not going."
+    assert lines[2] == f"error: Run {run.id} is finished; there is nothing to resume."
+    assert not run.stop_file.exists()
+
+
+def test_stop_and_ctrl_c_save_and_end_the_run(
+    stopped_twice: tuple[Run, list[tuple[int, str, str]]],
+) -> None:
+    run, (asked, first, second) = stopped_twice
+    assert asked == (0, "Asked to save and stop after the current step.\n", "")
+    for code, output, errors in (first, second):
+        assert (code, errors) == (0, "")
+        assert output.startswith(f"Run {run.id} in {run.folder}\n")
+        assert output.endswith(f"Run {run.id}: stopped\n")
+    assert "general 1/12 loss" in first[1]
+    assert "general 1/12 loss" not in second[1], "a resumed log is followed from where it was"
+    assert "Asked to save and stop" in second[1]
+
+
+def test_status_as_a_machine_and_as_people_read_it(
+    stopped_twice: tuple[Run, list[tuple[int, str, str]]],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run, _ = stopped_twice
+    monkeypatch.setenv("STENTOR_HOME", str(run.folder.parent.parent))
+    status = read_status(run)
+    newest = f"run:{run.id}/story-{status.step:06d}"
+    values = printed_json(capsys, "status")
+    assert values == printed_json(capsys, "status", run.id)
+    assert (values["run"], values["state"], values["stage"]) == (run.id, "stopped", "story")
+    assert (values["checkpoint"], values["step"]) == (newest, status.step)
+    assert values["finished_stages"] == ["expand", "general"]
+    assert main(["status"]) == 0
+    assert f"checkpoint       {newest}\n" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_the_card_on_a_cpu_fails_with_the_reason() -> None:
+    code, output, _ = training("run", "card")
+    assert code == 2
+    reason = "and this machine has no CUDA GPU"
+    assert "Failed: Recipe card trains on" in output and reason in output
+    (folder,) = runs_folder().iterdir()
+    status = current_status(Run(folder))
+    assert status.state == "failed" and reason in str(status.error)
+    assert output.splitlines()[-1] == f"Run {folder.name}: failed ({status.error})"
+
+
+def test_expand_then_export(
+    tiny_model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    grown, small = tmp_path / "grown", tmp_path / "small"
+    sizes = ("--hidden-size=64", "--intermediate-size=128", "--num-layers=3", "--num-heads=4")
+    code, output, errors = training("expand", str(tiny_model_folder), str(grown), "--json", *sizes)
+    assert code == 0, errors
+    report = json.loads(output)
+    assert report["is_exact"] and report["parameters_after"] > report["parameters_before"]
+    assert json.loads((grown / "growth.json").read_text()) == report
+
+    assert main(["export", str(grown), str(small), "--dtype", "bfloat16"]) == 0
+    assert "bfloat16" in capsys.readouterr().out
+    model = AutoModelForCausalLM.from_pretrained(small)
+    assert model.dtype == torch.bfloat16
+    assert model.num_parameters() == report["parameters_after"]
+    assert json.loads((small / "growth.json").read_text()) == report
+
+    for verb, source in (("expand", tiny_model_folder), ("export", grown)):
+        assert main([verb, str(source), str(small)]) == 2
+        assert "exists already" in capsys.readouterr().err
