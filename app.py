@@ -42,15 +42,16 @@ def read_flags() -> argparse.Namespace:
 def main() -> None:
     """Serve the playground until it is interrupted."""
     flags = read_flags()
-    is_private = flags.host in LOOPBACK
+    context = make_context(flags.pair, flags.training, is_private=flags.host in LOOPBACK)
+    place = {"server_name": flags.host, "server_port": flags.port, "inbrowser": flags.open}
     try:
-        context = make_context(flags.pair, flags.training, is_private=is_private)
-        options = launch_options()
+        build_app(context).launch(**place, **launch_options())
     except StentorError as error:
         raise SystemExit(str(error)) from error
-    build_app(context).launch(
-        server_name=flags.host, server_port=flags.port, inbrowser=flags.open, **options
-    )
+    except OSError as error:
+        raise SystemExit(f"{error} Choose another with --port.") from error
+    finally:
+        context.store.close()
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ const menu = element.querySelector("select");
 const logBox = element.querySelector(".log");
 const chart = makeChart(element.querySelector(".chart"), props.plotly_url);
 const shown = {};
-const seen = { run: "", offset: 0 };
+const seen = { run: "", offset: 0, log_size: null };
 let timer = null;
 let ticket = 0; // the newest question; answers to older ones are thrown away
 let isSettled = false; // the first list of runs has decided what to show
@@ -75,6 +75,7 @@ function select(run) {
   if (seen.run !== run) {
     seen.run = run;
     seen.offset = 0;
+    seen.log_size = null;
     logBox.textContent = "";
     say("");
   }
@@ -93,7 +94,7 @@ function showLog(text) {
 async function ask(wantsRuns = false) {
   clearTimeout(timer);
   const mine = ++ticket;
-  const question = { run: seen.run, offset: seen.offset, wants_runs: wantsRuns, wants_log: true };
+  const question = { ...seen, wants_runs: wantsRuns };
   let reply;
   try {
     reply = await server.watch_run(question);
@@ -124,7 +125,8 @@ function show(reply) {
   view.dataset.state = reply.state;
   Object.entries(reply.parts).forEach(([name, html]) => put(name, html));
   part("command").textContent = reply.command;
-  showLog(reply.log);
+  seen.log_size = reply.log_size;
+  if (reply.log !== undefined) showLog(reply.log);
   const taken = chart.take(reply.run, reply);
   view.toggleAttribute("data-is-empty", taken.isEmpty);
   seen.offset = taken.isTooLong ? 0 : reply.offset;

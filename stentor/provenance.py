@@ -20,13 +20,18 @@ def versions() -> dict[str, str]:
 
 def machine() -> dict[str, str | int]:
     """Return what decides a speed: processor, cores this process may use, memory in bytes."""
-    affinity = getattr(os, "sched_getaffinity", None)  # Linux only
     return {
         "processor": _processor(),
-        "cores": len(affinity(0)) if affinity else os.cpu_count() or 1,
+        "cores": num_cores(),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "system": platform.platform(),
     }
+
+
+def num_cores() -> int:
+    """Return the cores that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux only
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def _processor() -> str:

@@ -13,6 +13,7 @@ from stentor.loading import open_checkpoint_folder
 from stentor.runs import current_status, read_events
 from training.checkpoint import load_model
 from training.recipe import CreateSettings, Recipe, Source, Stage
+from training.recorder import Recorder
 from training.runner import execute
 from training.stages.pretrain import sample_text
 
@@ -66,7 +67,7 @@ def test_a_model_made_from_nothing_is_the_same_every_time() -> None:
 def test_the_sample_is_the_same_with_and_without_activation_checkpointing(
     tiny_model_folder: Path,
 ) -> None:
-    """In training mode it drops the cache, so each new token was once chosen from the last alone."""
+    """In training mode it drops the cache: each token was once chosen from the last alone."""
     checkpoint = open_checkpoint_folder(tiny_model_folder)
     model = load_model(checkpoint)
     state = torch.random.get_rng_state()
@@ -96,3 +97,29 @@ def test_reading_text_several_times_is_said(tiny_model_folder: Path, tmp_path: P
     assert execute(run) == 0
     (warning,) = [event["message"] for event in read_events(run) if event["kind"] == "warning"]
     assert warning.startswith("Stage general reads its text ")
+
+
+@pytest.mark.usefixtures("_old_signals")
+def test_a_resumed_stage_outlives_the_checkpoint_it_resumed_from(tiny_model_folder: Path) -> None:
+    """The tokenizer was copied from the resumed checkpoint, which is pruned two saves later.
+
+    The demo pair's own run ended its base without a tokenizer and could not be expanded.
+    """
+    settings = replace(TRAINING, num_steps=6, checkpoint_every=1)
+    recipe = Recipe(
+        name="pruned",
+        title="Pruned",
+        purpose="Resume, then save more often than checkpoints are kept.",
+        start=str(tiny_model_folder),
+        stages=(Stage("base", "pretrain", "Train", settings),),
+        num_threads=1,
+    )
+    run = create(recipe)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Recorder, "stop_requested", lambda _: True)  # asked for from the first step
+        assert execute(run) == 0
+    assert current_status(run).state == "stopped"
+    assert execute(run) == 0
+    assert current_status(run).state == "finished"
+    assert not (run.checkpoints_folder / "base-000001").exists()
+    open_checkpoint_folder(run.checkpoints_folder / "base-000006")

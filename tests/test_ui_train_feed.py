@@ -126,8 +126,9 @@ def test_the_list_of_runs_comes_when_asked_for(run: Run) -> None:
 def test_log_and_command_are_plain_text(run: Run) -> None:
     run.log_file.write_text("loss <b>4</b>\n", encoding="utf-8")
     run.command_file.write_text("python -m training run X\n", encoding="utf-8")
-    reply = ask(RunFeeds(), run, wants_log=True)
+    reply = ask(RunFeeds(), run)
     assert reply["log"] == "loss <b>4</b>\n"
+    assert "log" not in ask(RunFeeds(), run, log_size=reply["log_size"])
     assert reply["command"] == "python -m training run X"
 
 

@@ -131,9 +131,7 @@ def save_checkpoint(
     if model.generation_config is not None:
         model.generation_config.save_pretrained(beside)
     save_file(_stored_tensors(model), beside / WEIGHTS_FILE, metadata={"format": "pt"})
-    for name in TOKENIZER_FILES:
-        if (tokenizer_folder / name).is_file():
-            shutil.copyfile(tokenizer_folder / name, beside / name)
+    _copy_tokenizer(tokenizer_folder, beside)
     if optimizer is not None:
         save_file(_optimizer_tensors(model, optimizer), beside / OPTIMIZER_FILE)
     write_json(beside / TRAINER_FILE, details)
@@ -144,6 +142,14 @@ def save_checkpoint(
             os.fsync(stream.fileno())
     _remove(folder)
     beside.rename(folder)
+
+
+def _copy_tokenizer(source: Path, target: Path) -> None:
+    if not (source / TOKENIZER_FILES[0]).is_file():
+        raise RunError(f"{source / TOKENIZER_FILES[0]} is gone; a checkpoint needs its tokenizer.")
+    for name in TOKENIZER_FILES:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, target / name)
 
 
 def restore_optimizer(

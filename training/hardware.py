@@ -1,12 +1,13 @@
 """What this machine is: device, cores, memory; and what it is doing right now."""
 
-import os
 import platform
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import psutil
 import torch
+
+from stentor.provenance import num_cores
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ def describe_machine() -> Machine:
     return Machine(
         device="cuda" if has_cuda else "cpu",
         name=torch.cuda.get_device_name() if has_cuda else platform.processor() or "CPU",
-        num_cores=len(os.sched_getaffinity(0)),
+        num_cores=num_cores(),
         memory_bytes=psutil.virtual_memory().total,
         torch_version=torch.__version__,
     )

@@ -1,6 +1,5 @@
 """Runs a run folder from wherever it is to its end: the process that a start button starts."""
 
-import os
 from pathlib import Path
 
 import torch
@@ -9,6 +8,7 @@ from stentor.errors import OptionError, RunError
 from stentor.hub import cached_folder
 from stentor.jobs import training_refusal
 from stentor.models import find_model
+from stentor.provenance import num_cores
 from stentor.runs import Run, read_recipe
 from training.checkpoint import finished_checkpoint
 from training.hardware import describe_machine, machine_to_json
@@ -30,7 +30,7 @@ def execute(run: Run) -> int:
             raise RunError(refusal)
         recipe = recipe_from_json(read_recipe(run))
         check_machine(recipe)
-        torch.set_num_threads(recipe.num_threads or len(os.sched_getaffinity(0)))
+        torch.set_num_threads(recipe.num_threads or num_cores())
         machine = describe_machine()
         recorder.event("machine", **machine_to_json())
         context = StageContext(run, recipe, recorder, torch.device(machine.device))

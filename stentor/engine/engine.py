@@ -5,7 +5,6 @@ sessions take turns. Every row is decoded on its own, so that the same seed give
 for bit whoever else is in the room. It knows no references, prompts or pages.
 """
 
-import os
 import traceback
 from dataclasses import dataclass
 from threading import Condition, Thread
@@ -21,6 +20,7 @@ from stentor.engine.text import IncrementalText
 from stentor.errors import ModelError, PromptError, StentorError
 from stentor.knobs import check
 from stentor.loading import Checkpoint, read_weights
+from stentor.provenance import num_cores
 
 MAX_ROWS = 8
 MAX_WAITING = 128
@@ -57,9 +57,7 @@ class _Job:
 
 def default_num_threads() -> int:
     """Return half of the cores this process may use: the two models of a pair own one half each."""
-    affinity = getattr(os, "sched_getaffinity", None)  # Linux only
-    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
-    return max(1, cores // 2)
+    return max(1, num_cores() // 2)
 
 
 class Engine:

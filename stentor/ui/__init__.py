@@ -36,7 +36,14 @@ TABS: tuple[Tab, ...] = (
     Tab("prompts", prompts.TITLE, prompts.build),
     Tab("train", train.TITLE, train.build),
 )
-STYLES = ("style.css", "compare.css", "prompts.css", "train.css")
+STYLES = (
+    "style.css",
+    "header.css",
+    "compare.css",
+    "prompts.css",
+    "train.css",
+    "monitor.css",
+)
 
 
 def build_app(context: AppContext) -> gr.Blocks:

@@ -23,7 +23,9 @@ STATUS_KINDS = ("info", "good", "warning", "error")
 def guarded(handler: Handler) -> Handler:
     """Show a StentorError raised by a handler (plain or generator) as a message, not a crash.
 
-    Every other exception is our mistake: Gradio logs it and shows a general error.
+    The event must go through the queue: with `queue=False` Gradio answers HTTP 500 and shows the
+    word Error instead of the message. Every other exception is our mistake: Gradio logs it and
+    shows a general error.
     """
     if inspect.isgeneratorfunction(handler):
 

@@ -80,7 +80,8 @@ class RunFeeds:
 def answer(feeds: RunFeeds, question: dict[str, Any], refusal: str | None) -> dict[str, Any]:
     """Return everything that changed for one browser, as plain JSON values.
 
-    `question`: run (id, or empty: none yet), offset (bytes seen), wants_runs, wants_log.
+    `question`: run (id, or empty: none yet), offset (bytes of events seen), log_size (bytes of log
+    seen), wants_runs.
 
     Raises:
         OptionError, RunError: a value that is no run or no offset.
@@ -100,7 +101,8 @@ def answer(feeds: RunFeeds, question: dict[str, Any], refusal: str | None) -> di
     with feeds.follow(run) as feed:
         reply |= _points(run, feed, offset)
         reply |= _parts(run, status, feed.digest, refusal)
-    if question.get("wants_log"):
+    reply["log_size"] = run.log_file.stat().st_size if run.log_file.exists() else 0
+    if reply["log_size"] != question.get("log_size"):
         reply["log"] = tail_log(run)
     reply["run"] = run.id
     reply["state"] = status.state

@@ -94,20 +94,17 @@ class _Form:
                     )
 
     def connect(self, monitor: gr.HTML) -> None:
-        """Wire the events; all of them are quick, so none waits in the queue."""
-        quick: dict[str, Any] = {
-            "queue": False,
-            "show_progress": "hidden",
-            "api_visibility": "private",
-        }
+        """Wire the events; what may be refused goes through the queue, see `guarded`."""
+        plain: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+        quick = {**plain, "queue": False}
         plan = [self.recipe, self.budget, self.texts, self.stage]
         # No trigger named: on page load, and whenever one of the inputs changes.
         gr.on(None, guarded(self.show), plan, [self.notes, self.cards, self.command], **quick)
         choices = [self.budget, self.texts, self.stage]
         gr.on(None, guarded(self.offer), self.recipe, choices, **quick)
         uploaded = [self.upload, self.texts, self.news]
-        self.upload.upload(guarded(self.keep), [self.upload, self.texts], uploaded, **quick)
-        self.start.click(guarded(self.begin), plan, [monitor, self.news], **quick)
+        self.upload.upload(guarded(self.keep), [self.upload, self.texts], uploaded, **plain)
+        self.start.click(guarded(self.begin), plan, [monitor, self.news], **plain)
 
     def show(
         self, recipe_name: str, budget: str | None, texts: list[str], stage: str

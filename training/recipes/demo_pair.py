@@ -22,9 +22,9 @@ def demo_pair() -> Recipe:
                 "Expand the base",
                 ExpandSettings(hidden_size=256, intermediate_size=1024, num_layers=10, num_heads=4),
             ),
-            Stage("general", "pretrain", "General text", _stage(900_000, 1.5e-3)),
-            Stage("narrative", "pretrain", "Narrative text", _stage(900_000, 1.2e-3)),
-            Stage("textbook", "pretrain", "Textbook text", _stage(900_000, 1e-3)),
+            Stage("general", "pretrain", "General text", _stage(500_000, 1.5e-3)),
+            Stage("narrative", "pretrain", "Narrative text", _stage(500_000, 1.2e-3)),
+            Stage("textbook", "pretrain", "Textbook text", _stage(500_000, 1e-3)),
         ),
     )
 
@@ -39,6 +39,6 @@ def _stage(num_tokens: int, learning_rate: float) -> PretrainSettings:
         learning_rate=learning_rate,
         final_fraction=0.1,
         validation_windows=32,
-        validate_every=50,
+        validate_every=40,
         checkpoint_every=100,
     )

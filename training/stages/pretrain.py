@@ -49,7 +49,10 @@ def pretrain(stage: Stage, context: StageContext, previous: Path | None) -> Path
         message = f"Resumed from {resumed.folder.name}."
         context.recorder.event("resumed", stage=stage.name, step=first_step, message=message)
         context.recorder.say(message)
-    return _Pretraining(stage, settings, context, parent, windows, model, optimizer).run(first_step)
+    # The tokenizer comes from the stage's input, which stays; `parent` may be pruned meanwhile.
+    return _Pretraining(stage, settings, context, parent, previous, windows, model, optimizer).run(
+        first_step
+    )
 
 
 def _windows(
@@ -85,6 +88,7 @@ class _Pretraining:
         settings: PretrainSettings,
         context: StageContext,
         parent: Checkpoint,
+        tokenizer_folder: Path,
         windows: PackedWindows,
         model: LlamaForCausalLM,
         optimizer: torch.optim.Optimizer,
@@ -93,6 +97,7 @@ class _Pretraining:
         self.settings = settings
         self.context = context
         self.parent = parent
+        self.tokenizer_folder = tokenizer_folder
         self.windows = windows
         self.model = model
         self.optimizer = optimizer
@@ -160,7 +165,7 @@ class _Pretraining:
         context = self.context
         folder = context.run.checkpoints_folder / checkpoint_name(self.stage.name, step)
         details = {**context.provenance(self.stage, step), "is_final": False}
-        save_checkpoint(folder, self.model, self.parent.folder, details, self.optimizer)
+        save_checkpoint(folder, self.model, self.tokenizer_folder, details, self.optimizer)
         prune_checkpoints(context.run, self.stage.name)
         context.recorder.event(
             "checkpoint",
@@ -181,7 +186,7 @@ class _Pretraining:
             text=text,
         )
         details = {"loss": loss, "validation_loss": self.validation_loss}
-        folder = self.context.finish(self.stage, self.model, self.parent.folder, details)
+        folder = self.context.finish(self.stage, self.model, self.tokenizer_folder, details)
         prune_checkpoints(self.context.run, self.stage.name)
         return folder
 
