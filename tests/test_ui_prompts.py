@@ -208,5 +208,5 @@ def test_light_handlers_do_not_wait_behind_generations(blocks: gr.Blocks) -> Non
     light = {"_choose_category", "filtered", "detail_of", "_choose_run", "_stop", "_tick"}
     wired = {block.name: block for block in blocks.fns.values()}
     assert light <= set(wired)
-    assert not any(wired[name].queue for name in light)
+    assert all(wired[name].concurrency_limit is None for name in light)
     assert all(block.api_visibility == "private" for block in blocks.fns.values())

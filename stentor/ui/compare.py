@@ -129,7 +129,7 @@ class _Compare:
         shared = list(self.settings.shared.values())
         self.page.on_request(self._open, [self.prompt, *shared])
         self.history.restore(  # a custom event of assets/history.js
-            guarded(self._restore), None, [self.prompt, *shared, *panes], queue=False, **HIDDEN
+            guarded(self._restore), None, [self.prompt, *shared, *panes], **LONG
         )
 
     def _wire_prompt(self) -> None:
