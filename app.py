@@ -45,12 +45,13 @@ def main() -> None:
     context = make_context(flags.pair, flags.training, is_private=flags.host in LOOPBACK)
     place = {"server_name": flags.host, "server_port": flags.port, "inbrowser": flags.open}
     try:
-        build_app(context).launch(**place, **launch_options())
+        build_app(context).launch(**place, **launch_options(context.training_refusal))
     except StentorError as error:
         raise SystemExit(str(error)) from error
     except OSError as error:
-        raise SystemExit(f"{error} Choose another with --port.") from error
+        raise SystemExit(f"Cannot serve at {flags.host}:{flags.port} (--port): {error}") from error
     finally:
+        context.evaluations.close()  # before the models they wait for
         context.store.close()
 
 

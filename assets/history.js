@@ -14,10 +14,15 @@ function read() {
 }
 
 function write(entries) {
-  try {
-    localStorage.setItem(KEY, JSON.stringify(entries.slice(0, MOST)));
-  } catch {
-    // A full or forbidden storage only costs the history.
+  const kept = entries.slice(0, MOST);
+  while (true) {
+    try {
+      localStorage.setItem(KEY, JSON.stringify(kept));
+      return;
+    } catch {
+      // Full: the oldest goes. A forbidden storage only costs the history.
+      if (!kept.pop()) return;
+    }
   }
 }
 

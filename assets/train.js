@@ -124,7 +124,9 @@ function show(reply) {
   const isNewState = view.dataset.state !== reply.state;
   view.dataset.state = reply.state;
   Object.entries(reply.parts).forEach(([name, html]) => put(name, html));
-  part("command").textContent = reply.command;
+  // Where training is refused, only the owner may read these two, in a terminal.
+  view.toggleAttribute("data-is-private", reply.command === undefined);
+  part("command").textContent = reply.command ?? "";
   seen.log_size = reply.log_size;
   if (reply.log !== undefined) showLog(reply.log);
   const taken = chart.take(reply.run, reply);

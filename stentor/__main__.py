@@ -14,11 +14,10 @@ from io import TextIOWrapper
 from pathlib import Path
 
 from stentor import __version__
-from stentor.errors import StentorError
+from stentor.errors import INTERRUPTED, StentorError
 
 FAILED = 2
-INTERRUPTED = 130  # what a shell reports after Ctrl-C
-PIPE_CLOSED = 141  # and after a reader such as `head` has gone
+PIPE_CLOSED = 141  # what a shell reports after a reader such as `head` has gone
 
 
 @dataclass(frozen=True)

@@ -208,6 +208,7 @@ def run_models(arguments: argparse.Namespace) -> int:
         parameters = f"{line['parameters']:,}" if line["parameters"] else "?"
         size = f"{line['num_bytes'] / MEGABYTE:.1f} MB" if line["is_ready"] else "-"
         print(f"{line['name']:{width}}  {parameters:>11}  {size:>9}  {line['where']}")
+        print(f"{'':{width}}  {line['note']}")
     return 0
 
 
@@ -223,6 +224,7 @@ def _model_line(entry: AvailableModel) -> dict[str, Any]:
     return {
         "name": spec.name,
         "title": spec.title,
+        "note": spec.note,
         "hub_id": spec.hub_id,
         "is_ready": entry.is_ready,
         "parameters": parameters,

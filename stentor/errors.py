@@ -11,6 +11,8 @@
 Anything else that is raised is our own mistake and is shown as such.
 """
 
+INTERRUPTED = 130  # exit code of a command: what a shell reports after Ctrl-C
+
 
 class StentorError(Exception):
     """A message for the user; every front end prints it without a traceback."""

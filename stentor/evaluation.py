@@ -1,29 +1,25 @@
-"""Evaluations: the names other modules use, and `python -m stentor eval`.
+"""`python -m stentor eval`: what the Prompts tab does, with the same runner, in a terminal.
 
     evaluation_store.py   settings, records and the folder on disk
     evaluation_work.py    one evaluation at work
     evaluation_runner.py  start, stop, limits
     exports.py            JSON and CSV
 
-The command does what the Prompts tab does, with the same runner. Knows no Gradio.
+Knows no Gradio.
 """
 
 import argparse
 import sys
 from pathlib import Path
 
-from stentor.commands import fetch_if_missing
-from stentor.errors import OptionError
+from stentor.commands import SESSION, fetch_if_missing
+from stentor.errors import INTERRUPTED, OptionError
 from stentor.evaluation_runner import EvaluationRunner
 from stentor.evaluation_store import (
     Evaluation,
     EvaluationSettings,
-    ModelUsed,
     Result,
-    Summary,
     check_settings,
-    list_evaluations,
-    num_results,
     open_evaluation,
     read_results,
     summarise,
@@ -34,25 +30,7 @@ from stentor.models import PAIRS
 from stentor.prompts import ALL, categories
 from stentor.store import ModelStore
 
-__all__ = [
-    "Evaluation",
-    "EvaluationRunner",
-    "EvaluationSettings",
-    "ModelUsed",
-    "Result",
-    "Summary",
-    "add_eval_arguments",
-    "list_evaluations",
-    "num_results",
-    "open_evaluation",
-    "read_results",
-    "run_eval",
-    "summarise",
-]
-
-SESSION = "command line"
 WAIT_SECONDS = 0.2
-INTERRUPTED = 130  # what a shell reports after Ctrl-C
 
 
 def add_eval_arguments(parser: argparse.ArgumentParser) -> None:

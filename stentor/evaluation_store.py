@@ -19,7 +19,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from stentor.errors import OptionError, RunError
+from stentor.errors import RunError
 from stentor.home import evaluations_folder
 from stentor.knobs import check, knob
 from stentor.prompts import ALL, find_category
@@ -54,13 +54,7 @@ def check_settings(settings: EvaluationSettings) -> EvaluationSettings:
     """Return `settings`, or raise OptionError naming what is wrong."""
     if settings.category != ALL:
         find_category(settings.category)
-    if len(settings.models) != 2:
-        raise OptionError(f"An evaluation compares two models; got {len(settings.models)}.")
-    check(settings)
-    # A default of None does not tell `check` that this is a whole number.
-    if not isinstance(settings.max_new_tokens, int | None):
-        raise OptionError(f"Max new tokens must be a whole number; got {settings.max_new_tokens}.")
-    return settings
+    return check(settings)
 
 
 @dataclass(frozen=True)
@@ -183,7 +177,7 @@ def open_evaluation(evaluation_id: str) -> Evaluation:
         raise RunError(f"{received} is not an evaluation id (small letters, digits and hyphens).")
     path = evaluations_folder() / evaluation_id / RECORD_FILE
     if not path.is_file():
-        raise RunError(f"There is no evaluation {evaluation_id!r} in {evaluations_folder()}.")
+        raise RunError(f"There is no evaluation {evaluation_id!r}; it may have been deleted.")
     try:
         evaluation = _evaluation_from_json(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError, KeyError) as error:

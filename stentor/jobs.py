@@ -143,7 +143,8 @@ def ask_to_stop(run: Run) -> None:
 def terminate(run: Run, seconds: float = TERMINATE_SECONDS) -> bool:
     """End the run's process group: TERM, wait, KILL, wait. Return whether it is gone.
 
-    A child that has its first steps behind it uses TERM to save, so little work is lost.
+    A child that has its first steps behind it uses TERM to save, so little work is lost. For one
+    that could not say a last word, the status is written here.
     """
     for number in (signal.SIGTERM, signal.SIGKILL):
         pid = _wait_for_pid(run, seconds)
@@ -152,8 +153,17 @@ def terminate(run: Run, seconds: float = TERMINATE_SECONDS) -> bool:
         with suppress(ProcessLookupError):
             # A run started by hand may share its shell's group; then only its own process ends.
             os.killpg(pid, number) if os.getpgid(pid) == pid else os.kill(pid, number)
-        wait_until_ended(run, seconds)
+        if wait_until_ended(run, seconds):
+            _note_end(run, pid)
     return current_status(run).state not in ACTIVE_STATES
+
+
+def _note_end(run: Run, pid: int) -> None:
+    """Write `stopped` for a process that was ended here and left `running` or `starting` behind."""
+    with _start_lock():  # nobody claims the run anew meanwhile
+        status = read_status(run)
+        if status.pid == pid and status.state in ACTIVE_STATES:
+            write_status(run, replace(status, state="stopped", error="Ended on request."))
 
 
 def _wait_for_pid(run: Run, seconds: float) -> int | None:

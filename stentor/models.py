@@ -10,7 +10,7 @@ from pathlib import Path
 from stentor.errors import ModelError
 from stentor.home import assets_folder
 from stentor.knobs import choose
-from stentor.runs import RUN_ID, list_checkpoints, list_runs, open_checkpoint
+from stentor.runs import list_checkpoints, list_runs, open_checkpoint
 
 RUN_PREFIX = "run:"
 
@@ -90,10 +90,7 @@ def find_model(reference: str, *, allow_folders: bool = True) -> ModelSpec:
     if reference in MODELS:
         return MODELS[reference]
     if reference.startswith(RUN_PREFIX):
-        folder = open_checkpoint(reference)
-        return ModelSpec(
-            reference, _run_title(folder), "A checkpoint of a training run.", folder=folder
-        )
+        return _checkpoint_spec(reference, open_checkpoint(reference))
     if "/" not in reference and "\\" not in reference and reference not in (".", ".."):
         return choose(MODELS, reference, "model")
     if not allow_folders:
@@ -116,21 +113,20 @@ def _existing_folder(reference: str) -> Path | None:
         return None
 
 
-def _run_title(folder: Path) -> str:
-    """Return `practice-1a2b textbook-000024` for a checkpoint folder."""
+def _checkpoint_spec(reference: str, folder: Path) -> ModelSpec:
+    """Return a run's checkpoint, titled such as `practice-1a2b textbook-000024`."""
     run_name = folder.parent.parent.name.split("-", 2)[-1]
-    return f"{run_name} {folder.name}"
+    title = f"{run_name} {folder.name}"
+    return ModelSpec(reference, title, "A checkpoint of a training run.", folder=folder)
 
 
 def list_checkpoint_models() -> list[ModelSpec]:
     """Return every complete checkpoint of every run, newest run first.
 
-    A folder that somebody put there under a name that is no run id cannot be referred to: left out.
+    A trainer may prune one of them at any moment: whoever opens it then gets an error of its own.
     """
-    references = (
-        f"{RUN_PREFIX}{run.id}/{path.name}"
+    return [
+        _checkpoint_spec(f"{RUN_PREFIX}{run.id}/{folder.name}", folder)
         for run in list_runs()
-        if RUN_ID.fullmatch(run.id)
-        for path in list_checkpoints(run)
-    )
-    return [find_model(reference) for reference in references]
+        for folder in list_checkpoints(run)
+    ]

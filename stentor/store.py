@@ -144,8 +144,12 @@ class ModelStore:
         return engines
 
     def available(self) -> list[AvailableModel]:
-        """Return the known models, then every complete checkpoint, newest run first."""
-        return [_describe(spec) for spec in (*MODELS.values(), *list_checkpoint_models())]
+        """Return the known models, then every checkpoint, newest run first; no vanished one."""
+        known = [_describe(spec) for spec in MODELS.values()]
+        checkpoints = [_describe(spec) for spec in list_checkpoint_models()]
+        return known + [
+            entry for entry in checkpoints if entry.spec.folder and entry.spec.folder.is_dir()
+        ]
 
 
 def folder_of(spec: ModelSpec) -> Path | None:
@@ -157,7 +161,11 @@ def _describe(spec: ModelSpec) -> AvailableModel:
     folder = folder_of(spec)
     if folder is None or not is_complete(folder):
         return AvailableModel(spec, None, 0)
-    return AvailableModel(spec, folder, sum(file.stat().st_size for file in weight_files(folder)))
+    try:
+        num_bytes = sum(file.stat().st_size for file in weight_files(folder))
+    except (FileNotFoundError, ModelError):  # the trainer pruned it in this moment
+        return AvailableModel(spec, None, 0)
+    return AvailableModel(spec, folder, num_bytes)
 
 
 def _fingerprint(folder: Path) -> str:

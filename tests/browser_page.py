@@ -92,7 +92,7 @@ def served(context: AppContext, port: int | None = None) -> Iterator[str]:
             server_port=port,
             prevent_thread_lock=True,
             quiet=True,
-            **launch_options(),
+            **launch_options(context.training_refusal),
         )
         yield f"http://127.0.0.1:{port}/"
     finally:

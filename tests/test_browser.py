@@ -99,6 +99,7 @@ def wait_for_text(visitor: Visit, selector: str, part: str) -> None:
 
 def test_both_panes_fill_and_one_side_can_be_stopped(visitor: Visit) -> None:
     page = visitor.page
+    page.get_by_text("Settings", exact=True).click()  # mounted by the time it is used below
     page.fill("#prompt textarea", PROMPT)
     wait_for_text(visitor, "#prompt-tokens", "of 512 tokens")
     page.click("#generate")
@@ -107,7 +108,6 @@ def test_both_panes_fill_and_one_side_can_be_stopped(visitor: Visit) -> None:
         wait_for_text(visitor, f"#pane-{side} .pane-figures", "token limit")
         assert text_of(visitor, f"#pane-{side} .pane-body").startswith(PROMPT)
 
-    page.get_by_text("Settings", exact=True).click()
     limit = page.get_by_label("Max new tokens").locator("visible=true").first
     limit.fill("450")
     limit.press("Enter")
@@ -158,11 +158,15 @@ def test_history_is_restored_after_a_reload(visitor: Visit) -> None:
     wait_for_text(visitor, "#pane-left .pane-figures", "token limit")
     written = text_of(visitor, "#pane-left .pane-text")
     page.reload()
+    page.fill("#prompt textarea", "Something else")
     page.get_by_text("History of this browser").click()
     page.locator(".history-open").first.click()
     page.wait_for_function(
         "text => document.querySelector('#pane-left .pane-text').innerText === text", arg=written
     )
+    assert page.input_value("#prompt textarea") == PROMPT
+    page.click("#continue")  # an entry is shown, not what was kept before it
+    page.get_by_text("There is nothing to continue yet").first.wait_for()
 
 
 def test_a_category_runs_and_can_be_sent_to_compare(visitor: Visit) -> None:

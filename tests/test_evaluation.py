@@ -14,13 +14,8 @@ from threading import Thread
 import pytest
 
 from stentor.errors import OptionError
-from stentor.evaluation import (
-    add_eval_arguments,
-    list_evaluations,
-    num_results,
-    read_results,
-    run_eval,
-)
+from stentor.evaluation import add_eval_arguments, run_eval
+from stentor.evaluation_store import list_evaluations, num_results, read_results
 from stentor.home import assets_folder
 
 WAIT_SECONDS = 60.0

@@ -13,8 +13,8 @@ import torch
 from stentor import evaluation_runner
 from stentor.engine.engine import GenerationRequest
 from stentor.errors import ModelError, OptionError, RunError
-from stentor.evaluation import (
-    EvaluationRunner,
+from stentor.evaluation_runner import EvaluationRunner
+from stentor.evaluation_store import (
     EvaluationSettings,
     list_evaluations,
     num_results,

@@ -122,7 +122,7 @@ def test_nothing_there_yet() -> None:
     ("values", "message"),
     [
         ({"category": "sience"}, "Did you mean 'science'"),
-        ({"models": ("demo-base",)}, "two models; got 1"),
+        ({"models": ("demo-base",)}, "Models must be a list of text"),
         ({"seed": -1}, "Seed must be at least 0"),
         ({"temperature": 3.0}, "Temperature must be at most 2"),
         ({"temperature": float("nan")}, "Temperature must be a number"),

@@ -96,7 +96,8 @@ def test_a_child_outlives_its_parent_and_ends_with_its_whole_group(run: Run) -> 
     assert jobs.terminate(run)
     assert process_start(status.pid) is None
     assert wait_until_dead(helper)
-    assert current_status(run).state == "died"
+    status = current_status(run)
+    assert (status.state, status.error) == ("stopped", "Ended on request.")
     assert jobs.active_run() is None
 
 
@@ -107,7 +108,8 @@ def wait_until_dead(pid: int) -> bool:
     return process_start(pid) is None
 
 
-def test_a_child_that_ignores_term_is_killed(run: Run) -> None:
+def test_a_child_that_ignores_term_is_killed_and_the_status_says_on_request(run: Run) -> None:
+    """It once read `The process ended without a word`, to the user who had ended it."""
     deaf = "import signal, sys; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + SLEEPER
     with run.log_file.open("ab") as log:
         child = subprocess.Popen(
@@ -119,6 +121,8 @@ def test_a_child_that_ignores_term_is_killed(run: Run) -> None:
     wait_for_state(run, "running")
     assert jobs.terminate(run, seconds=0.2)
     assert child.wait(timeout=30) == -signal.SIGKILL
+    status = current_status(run)
+    assert (status.state, status.error) == ("stopped", "Ended on request.")
 
 
 def test_a_start_that_fails_at_once_is_seen_at_once(run: Run) -> None:
@@ -187,6 +191,7 @@ def test_terminate_without_a_process_is_done(run: Run) -> None:
     assert jobs.terminate(run)
     write_status(run, Status(state="running", pid=os.getpid(), process_start="1"))
     assert jobs.terminate(run), "a pid used again is never killed"
+    assert current_status(run).state == "died", "it was gone before anyone asked"
 
 
 def test_the_lock_is_in_the_home_folder(run: Run) -> None:

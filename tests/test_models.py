@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from stentor import models
 from stentor.errors import ModelError, OptionError, RunError, StentorError
 from stentor.home import runs_folder
 from stentor.models import MODELS, PAIRS, find_model, list_checkpoint_models
-from stentor.runs import Run, create_run
+from stentor.runs import Run, create_run, list_checkpoints
 
 
 @pytest.fixture
@@ -110,6 +111,23 @@ def test_the_menu_lists_complete_checkpoints(run: Run) -> None:
         f"run:{run.id}/general-000024",
     ]
     assert all(find_model(reference).folder for reference in references)
+
+
+def test_a_checkpoint_pruned_while_the_menu_is_made_does_not_end_it(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Practice prunes every five steps; the list used to ask for each folder a second time."""
+
+    def list_then_prune(listed: Run) -> list[Path]:
+        folders = list_checkpoints(listed)
+        shutil.rmtree(run.checkpoints_folder / "expand-000000", ignore_errors=True)
+        return folders
+
+    monkeypatch.setattr(models, "list_checkpoints", list_then_prune)
+    names = [spec.name for spec in list_checkpoint_models()]
+    assert f"run:{run.id}/general-000024" in names
+    with pytest.raises(RunError, match="has no checkpoint 'expand-000000'"):
+        find_model(f"run:{run.id}/expand-000000")
 
 
 def test_a_foreign_folder_among_the_runs_does_not_empty_the_menu(run: Run) -> None:

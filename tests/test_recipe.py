@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tiny_recipe import GROWN, TRAINING, tiny_recipe
 
-from stentor.errors import OptionError
+from stentor.errors import DataError, OptionError
 from training.recipe import (
     CreateSettings,
     ExpandSettings,
@@ -18,6 +18,7 @@ from training.recipe import (
     Source,
     Stage,
     check_recipe,
+    check_text,
     recipe_from_json,
     recipe_to_json,
     with_budget,
@@ -151,6 +152,23 @@ def test_text_for_a_stage_that_reads_none_is_refused() -> None:
         with_text(TINY, ("a.txt",), "expand")
     with pytest.raises(OptionError, match="Did you mean 'story'"):
         with_text(TINY, ("a.txt",), "stroy")
+
+
+def test_text_that_is_not_there_is_named_for_every_stage(tmp_path: Path) -> None:
+    """A run once trained for days, then found that its next stage had no text."""
+    (tmp_path / "a.txt").write_text("text")
+    check_text(TINY)
+    found = with_text(TINY, (str(tmp_path / "a.txt"), str(tmp_path)))
+    check_text(found)
+    lost = with_text(found, ("/nope/typo.txt", "/nope/too.txt"), "story")
+    own_text = with_settings(lost, "general", sources=({"kind": "files"},))
+    with pytest.raises(DataError) as caught:
+        check_text(own_text)
+    assert str(caught.value) == (
+        "Stage general reads your own text and has none. Stage story: /nope/typo.txt does not "
+        "exist. Stage story: /nope/too.txt does not exist. Give text with --text STAGE=FILE, or "
+        "upload it in the Training tab."
+    )
 
 
 def test_changes_are_checked_again() -> None:

@@ -1,13 +1,17 @@
 """The named recipes: what the card says, and what a laptop can do."""
 
+from dataclasses import replace
+
 import pytest
 
 from stentor.errors import OptionError
 from stentor.models import MODELS
 from training.recipe import (
+    CreateSettings,
     ExpandSettings,
     PretrainSettings,
     Recipe,
+    Stage,
     recipe_from_json,
     recipe_to_json,
 )
@@ -54,6 +58,47 @@ def test_the_cards_numbers() -> None:
     # The card does not add up, and the recipe says so.
     assert round(sum(s.total_tokens() for s in settings) / 1e9, 2) == 1.75
     assert "do not agree" in card.notes[0]
+
+
+def test_both_budgets_agree_except_where_the_card_does_not() -> None:
+    """The demo pair was shown as '24 steps' by its recipe, the default of a field nobody set."""
+    for name in RECIPES:
+        says_so = "; not the recipe's" in describe_recipe(find_recipe(name))
+        assert says_so == (name == "card")
+        if name != "card":
+            for settings in trainings(find_recipe(name)):
+                by_steps, by_tokens = (replace(settings, budget=b) for b in ("steps", "tokens"))
+                assert by_steps.total_steps() == by_tokens.total_steps()
+
+
+def test_every_number_of_a_stage_is_shown() -> None:
+    settings = PretrainSettings(
+        num_steps=1001,
+        num_tokens=9_999,
+        batch_size=6,
+        micro_batch_size=3,
+        learning_rate=0.125,
+        warmup_fraction=0.07,
+        final_fraction=0.13,
+        validation_windows=17,
+        weight_decay=0.19,
+        clip_norm=23.0,
+        validate_every=29,
+        checkpoint_every=31,
+        gradient_checkpointing=True,
+    )
+    create = CreateSettings(max_characters=37_000)
+    stages = (Stage("create", "create", "New", create), Stage("base", "pretrain", "T", settings))
+    text = describe_recipe(Recipe("all", "All", "Shows.", None, stages, num_threads=2))
+    for shown in (
+        "threads 2",
+        "vocabulary 4,096 from generated text, general, at most 37,000 characters",
+        "1,001 steps of 6 windows = 3,075,072 tokens (budget: steps; not the recipe's 9,999",
+        "3 windows at a time, with gradient checkpointing",
+        "learning rate 0.125, warm-up 7%, cosine to 13%, weight decay 0.19, clip 23",
+        "17 held-out windows, validated every 29 steps; a checkpoint every 31",
+    ):
+        assert shown in text
 
 
 def test_practice_fits_a_laptop() -> None:

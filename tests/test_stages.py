@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_recipe import TRAINING, create
+from tiny_recipe import TRAINING, create, tiny_recipe
 
 from stentor.loading import open_checkpoint_folder
 from stentor.runs import current_status, read_events
@@ -123,3 +123,23 @@ def test_a_resumed_stage_outlives_the_checkpoint_it_resumed_from(tiny_model_fold
     assert current_status(run).state == "finished"
     assert not (run.checkpoints_folder / "base-000001").exists()
     open_checkpoint_folder(run.checkpoints_folder / "base-000006")
+
+
+@pytest.mark.usefixtures("_old_signals")
+def test_text_that_was_read_already_may_be_gone_at_a_resume(
+    tiny_model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "general.txt"
+    path.write_text("A line of text that is read once.\n" * 3000)
+    source = Source(kind="files", paths=(str(path),))
+    run = create(tiny_recipe(tiny_model_folder, (source,)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            Recorder, "stop_requested", lambda recorder: recorder.status.stage == "general"
+        )
+        assert execute(run) == 0
+    assert (current_status(run).state, current_status(run).stage) == ("stopped", "general")
+    assert "held-out windows (the last of this stage's text, too" in capsys.readouterr().out
+    path.unlink()
+    assert execute(run) == 0
+    assert current_status(run).state == "finished"

@@ -12,7 +12,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_variants import deepen, write_endless
 
-from stentor.__main__ import COMMANDS, FAILED, INTERRUPTED, PIPE_CLOSED, main, make_parser
+from stentor.__main__ import COMMANDS, FAILED, PIPE_CLOSED, main, make_parser
+from stentor.errors import INTERRUPTED
+from stentor.models import MODELS
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -138,9 +140,12 @@ def test_models_lists_every_known_one(
     assert main(["models"]) == 0
     table = capsys.readouterr().out
     assert "142,639,104          -  on the Hub: stas122/Stentor-Big" in table
+    for spec in MODELS.values():
+        assert spec.note in table
     assert main(["models", "--json"]) == 0
     lines = {line["name"]: line for line in json.loads(capsys.readouterr().out)}
     assert {"stentor-30m", "stentor-big", "demo-base", "demo-big"} <= set(lines)
+    assert lines["stentor-30m"]["note"] == MODELS["stentor-30m"].note
     assert not lines["stentor-30m"]["is_ready"] and lines["stentor-30m"]["parameters"] == 30_419_712
 
 

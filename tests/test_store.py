@@ -9,6 +9,7 @@ from threading import Thread
 import pytest
 from tokenizers import Tokenizer, processors
 
+import stentor.store
 from stentor.engine.engine import GenerationRequest
 from stentor.engine.sampling import SamplingSettings
 from stentor.engine.stream import StopReason, Stream
@@ -185,6 +186,27 @@ def test_the_menu_knows_what_is_ready(store: ModelStore, tiny_model_folder: Path
     assert ready.num_bytes == (tiny_model_folder / "model.safetensors").stat().st_size
     assert not entries[f"run:{run.id}/general-000020"].is_ready
     assert answers(store.load(f"run:{run.id}/general-000010", allow_folders=False))
+
+
+@pytest.mark.parametrize("moment", ["is_complete", "weight_files", "list_checkpoint_models"])
+def test_the_menu_passes_over_a_checkpoint_that_is_pruned_meanwhile(
+    store: ModelStore, tiny_model_folder: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """The trainer prunes while the page asks; a FileNotFoundError once took the whole menu."""
+    run = create_run({"name": "practice"}, "practice")
+    kept, pruned = (run.checkpoints_folder / name for name in ("general-000010", "general-000005"))
+    for folder in (kept, pruned):
+        shutil.copytree(tiny_model_folder, folder)
+    before = getattr(stentor.store, moment)
+
+    def then_prune(*folders: Path) -> object:
+        result = before(*folders)
+        shutil.rmtree(pruned, ignore_errors=True)
+        return result
+
+    monkeypatch.setattr(stentor.store, moment, then_prune)
+    names = [entry.spec.name for entry in store.available()]
+    assert [name for name in names if name.startswith("run:")] == [f"run:{run.id}/{kept.name}"]
 
 
 def test_a_prompt_becomes_its_tokens(loaded: LoadedModel) -> None:

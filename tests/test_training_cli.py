@@ -21,7 +21,7 @@ from training.recipe import recipe_from_json, recipe_to_json, with_text
 from training.recipes import RECIPES, find_recipe
 
 ROOT = Path(__file__).resolve().parent.parent
-VERBS = ("list", "show", "run", "resume", "stop", "status", "expand", "export")
+VERBS = ("list", "show", "run", "resume", "stop", "status", "expand", "export", "validate")
 
 
 def start(*arguments: str) -> subprocess.Popen[str]:
@@ -130,6 +130,16 @@ def test_list_for_people(capsys: pytest.CaptureFixture[str]) -> None:
         (["expand", "demo-bse", "out"], "Did you mean 'demo-base'?"),
         (["expand", "demo-base", "out", "--num-layers", "0"], "Num layers must be at least 1"),
         (["export", "run:a/b", "out"], "There is no run 'a'"),
+        (
+            ["run", "card"],
+            "Stage narrative reads your own text and has none. Give text with --text",
+        ),
+        (
+            ["run", "card", "--text", "narrative=/nope/typo.txt"],
+            "Stage narrative: /nope/typo.txt does not exist. Give text with --text STAGE=FILE",
+        ),
+        (["validate", "run:a/b", "x.txt"], "There is no run 'a'"),
+        (["validate", "demo-base", "x.txt", "--max-windows", "0"], "must be at least 1; got 0"),
     ],
 )
 def test_a_bad_name_is_one_line_and_exit_code_2(
@@ -236,8 +246,9 @@ def test_status_as_a_machine_and_as_people_read_it(
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
-def test_the_card_on_a_cpu_fails_with_the_reason() -> None:
-    code, output, _ = training("run", "card")
+def test_the_card_on_a_cpu_fails_with_the_reason(tmp_path: Path) -> None:
+    (tmp_path / "stories.txt").write_text("Once.")
+    code, output, _ = training("run", "card", "--text", f"narrative={tmp_path / 'stories.txt'}")
     assert code == 2
     reason = "and this machine has no CUDA GPU"
     assert "Failed: Recipe card trains on" in output and reason in output

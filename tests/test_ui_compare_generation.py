@@ -122,3 +122,17 @@ def test_a_long_prompt_is_refused_or_cut_and_says_so(
     views, _ = last_of(store, cut)
     assert views["left"]["state"] == "done"
     assert "left out" in views["left"]["message"]
+
+
+def test_stop_counts_also_while_the_model_is_still_being_loaded(
+    store: ModelStore, tiny_model_folder: Path
+) -> None:
+    """Stop once found no stream to cancel then, and both sides ran to their end."""
+    desk = Desk()
+    updates = generate(store, desk, "me", both(tiny_model_folder, LONG), allow_folders=True)
+    first, _ = next(updates)
+    assert first["left"]["state"] == "loading"
+    desk.stop("me")
+    *_, (views, _) = updates
+    for side in SIDES:
+        assert "stopped" in views[side]["figures"]

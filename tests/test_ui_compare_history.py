@@ -1,6 +1,7 @@
 """History entries travel to a browser and come back; what comes back is not trusted."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -20,10 +21,27 @@ def entry() -> dict[str, Any]:
 
 
 def test_an_entry_comes_back_as_it_was() -> None:
-    prompt, settings, views = restored(json.dumps(entry()))
-    assert prompt == "Once"
-    assert settings["seed"] == 11
-    assert [view["text"] for view in views] == [" upon", " upon"]
+    back = restored(json.dumps(entry()))
+    assert back.prompt == "Once"
+    assert back.settings == SETTINGS
+    assert back.references == ("demo-base", "")
+    assert back.own == (None, None)
+    assert [view["text"] for view in back.views] == [" upon", " upon"]
+    assert [view["prompt"] for view in back.views] == ["Once", "Once"]
+
+
+def test_a_side_with_its_own_settings_gets_them_back() -> None:
+    """Opening an entry once restored the shared settings only, so Generate gave another text."""
+    warmer = replace(SETTINGS, temperature=1.2)
+    other = replace(OUTPUT, settings=warmer)
+    unmatched = history_entry({"left": VIEW, "right": VIEW}, {"left": OUTPUT, "right": other})
+    assert restored(json.dumps(unmatched)).own == (None, warmer)
+
+
+def test_an_entry_with_the_longest_prompt_can_be_opened_again() -> None:
+    long = replace(OUTPUT, prompt="x" * 100_000)
+    outputs: dict[str, Output | None] = {"left": long, "right": long}
+    assert restored(json.dumps(history_entry({}, outputs))).prompt == long.prompt
 
 
 @pytest.mark.parametrize(
@@ -36,7 +54,7 @@ def test_an_entry_comes_back_as_it_was() -> None:
         json.dumps({**entry(), "sides": []}),
         json.dumps({**entry(), "settings": {"temperature": "hot"}}),
         json.dumps({**entry(), "settings": {"temperature": float("nan")}}),
-        "x" * 300_000,
+        "x" * 500_000,
     ],
 )
 def test_a_damaged_entry_is_refused(damage: str) -> None:

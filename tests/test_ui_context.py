@@ -16,6 +16,9 @@ from stentor.ui.context import Page, compare_request, make_context
         ("off", True, False, "--training off"),
         ("auto", True, True, "public Space"),
         ("on", True, True, "public Space"),
+        # A Space listens to the world; it once advised a flag that could not help.
+        ("auto", False, True, "public Space"),
+        ("off", False, True, "public Space"),
     ],
 )
 def test_who_may_train(

@@ -46,6 +46,9 @@ def banner_of(context: AppContext) -> Callable[[list[str]], dict[str, Any]]:
         (FetchState("fetching", 30_000_000, 600_000_000), ["30 MB of 600 MB", "<progress"], True),
         (FetchState("ready"), ["Use the real pair"], False),
         (FetchState("failed", message="<b>no</b>"), ["&lt;b&gt;no", "Fetch the real pair"], False),
+        # Once a full disk was called `Not reachable`, too.
+        (FetchState("failed", message="No space left."), ["<summary>Failed</summary>"], False),
+        (FetchState("unreachable"), ["<summary>Not reachable</summary>"], False),
     ],
 )
 def test_the_demo_pair_is_called_one_and_the_real_pair_offered(

@@ -1,8 +1,10 @@
 """Which run is shown, and the files offered for download."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 
@@ -16,6 +18,8 @@ from stentor.evaluation_store import (
     create_evaluation,
     write_evaluation,
 )
+from stentor.exports import write_export
+from stentor.ui import prompts_runs
 from stentor.ui.prompts_runs import export_files, newest_of, opened, run_choices
 
 
@@ -76,3 +80,38 @@ def test_downloads_are_real_files_with_the_runs_name(tmp_path: Path) -> None:
     assert sorted(path.name for path in files[".csv"].parent.iterdir()) == sorted(
         path.name for path in files.values() if path
     )
+
+
+def test_visitors_who_look_in_the_same_moment_get_the_same_whole_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Six threads wrote beside under one name; the first renamed it away from the others."""
+    evaluation, visitors = make("science", ("science",)), 6
+    all_have_written = Barrier(visitors, timeout=60.0)
+
+    def write_with_the_others(evaluation: Evaluation, path: Path) -> Path:
+        written = write_export(evaluation, path)
+        all_have_written.wait()
+        return written
+
+    monkeypatch.setattr(prompts_runs, "write_export", write_with_the_others)
+    with ThreadPoolExecutor(visitors) as pool:
+        answers = list(pool.map(lambda _: export_files(evaluation, tmp_path), range(visitors)))
+    first = answers[0]
+    assert answers == [first] * visitors
+    assert first[".json"] is not None
+    assert json.loads(first[".json"].read_text(encoding="utf-8"))["id"] == evaluation.id
+    assert set(first[".json"].parent.iterdir()) == set(first.values())
+
+
+def test_a_run_that_has_ended_is_written_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluation = make("science", ("science",))
+    files = export_files(evaluation, tmp_path)
+
+    def never(evaluation: Evaluation, path: Path) -> Path:
+        raise AssertionError(f"{path} was written again")
+
+    monkeypatch.setattr(prompts_runs, "write_export", never)
+    assert export_files(evaluation, tmp_path) == files

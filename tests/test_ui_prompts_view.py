@@ -63,6 +63,13 @@ def test_both_outputs_stand_beside_each_other_with_settings_and_scores() -> None
     assert "sha256:aa" in html and "sha256:bb" in html
 
 
+def test_a_seed_is_shown_in_full() -> None:
+    """Six digits, as for a temperature, made 4294967295 read 4.29497e+09: nobody can repeat it."""
+    sampling = {"science": {"temperature": 0.25, "max_new_tokens": 80, "seed": 2**32 - 1}}
+    html = view.prompt_detail(PROMPT, replace(EVALUATION, sampling=sampling), [])
+    assert "temperature 0.25, max new tokens 80, seed 4294967295" in html
+
+
 def test_model_output_is_escaped_everywhere() -> None:
     """Model output is untrusted text: a model can be trained to write a script."""
     evil = replace(

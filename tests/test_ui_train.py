@@ -29,6 +29,7 @@ from training.recipe import Source, recipe_to_json, with_settings
 from training.recipes import RECIPES, find_recipe
 
 TOKENS_PER_STEP = 2_048
+REFUSAL = "Switched off here."
 NUM_POINTS = "(document.querySelector('.chart').data?.[0].x.length ?? 0)"
 
 
@@ -213,7 +214,7 @@ def call_server_function(url: str, component: int, name: str, value: object) -> 
 
 def test_training_is_refused_over_raw_http(context: AppContext, live_run: Run) -> None:
     """Hiding a button protects nothing: the server itself says no."""
-    closed = replace(context, training_refusal="Switched off here.")
+    closed = replace(context, training_refusal=REFUSAL)
     before = sorted(path.name for path in live_run.folder.iterdir())
     with served(closed) as url:
         page_config = json.loads(urllib.request.urlopen(f"{url}config").read())
@@ -222,18 +223,62 @@ def test_training_is_refused_over_raw_http(context: AppContext, live_run: Run) -
         ]
         for name in ("stop_run", "resume_run"):
             reply = call_server_function(url, monitor, name, live_run.id)
-            assert reply == {"error": "Switched off here."}
+            assert reply == {"error": REFUSAL}
         shown = call_server_function(url, monitor, "watch_run", {"run": live_run.id, "offset": 0})
-        assert "Switched off here." in shown["parts"]["actions"]
-        (start,) = [d["id"] for d in page_config["dependencies"] if d["api_name"] == "begin"]
-        body = {"data": ["practice", None, [], ""], "fn_index": start, "session_hash": "x"}
-        request = urllib.request.Request(
-            f"{url}gradio_api/run/predict",
-            data=json.dumps(body).encode(),
-            headers={"Content-Type": "application/json"},
-        )
-        with pytest.raises(urllib.error.HTTPError) as caught:
-            urllib.request.urlopen(request)
-        assert "Switched off here." in caught.value.read().decode()
+        assert REFUSAL in shown["parts"]["actions"]
+        handlers = {item["api_name"] for item in page_config["dependencies"]}
+        assert not {"begin", "keep"} & handlers, "no button, no handler"
+        assert "show" in handlers
     assert [run.id for run in list_runs()] == [live_run.id]
     assert sorted(path.name for path in live_run.folder.iterdir()) == before
+
+
+def upload(url: str, path: str) -> str:
+    """Send a small file as `curl -F files=@x.txt` does."""
+    body = (
+        b'--edge\r\nContent-Disposition: form-data; name="files"; filename="x.txt"\r\n\r\n'
+        b"Some text.\r\n--edge--\r\n"
+    )
+    request = urllib.request.Request(
+        f"{url}{path}",
+        data=body,
+        headers={"Content-Type": "multipart/form-data; boundary=edge"},
+    )
+    with urllib.request.urlopen(request) as reply:
+        text: str = reply.read().decode()
+        return text
+
+
+def test_a_stranger_cannot_fill_the_disk(context: AppContext) -> None:
+    """Gradio's own upload address took 200 MB from anyone, and kept it for a day."""
+    with served(context) as url:
+        assert "x.txt" in upload(url, "gradio_api/upload")
+    with served(replace(context, training_refusal=REFUSAL)) as url:
+        for path in ("gradio_api/upload", "gradio_api/upload/", "gradio_api/upload?upload_id=1"):
+            with pytest.raises(urllib.error.HTTPError) as caught:
+                upload(url, path)
+            assert (caught.value.code, caught.value.read().decode()) == (403, REFUSAL)
+            assert "content-security-policy" in caught.value.headers
+
+
+@pytest.mark.browser
+def test_strangers_get_the_reason_and_the_command_instead_of_start_and_upload(
+    context: AppContext, live_run: Run
+) -> None:
+    live_run.log_file.write_text(f"Reading {live_run.folder}\n", encoding="utf-8")
+    with served(replace(context, training_refusal=REFUSAL)) as url, visit(url) as visitor:
+        page = visitor.page
+        visitor.open_tab("Training")
+        wait_for_points(visitor, 3)
+        assert str(live_run.folder) not in page.content()
+        for hidden in (".log-box", ".run-command"):
+            assert not page.locator(hidden).is_visible()
+        page.get_by_role("button", name="New run").click()
+        page.locator("#start-row").get_by_text(REFUSAL).wait_for()
+        page.wait_for_function(
+            "document.querySelector('#command textarea').value.includes('training run practice')"
+        )
+        assert page.get_by_role("button", name="Start", exact=True).count() == 0
+        assert page.get_by_text("Train on your own text").count() == 0
+        assert page.locator("input[type=file]").count() == 0
+        assert visitor.problems == []

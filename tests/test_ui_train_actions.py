@@ -147,7 +147,7 @@ def test_where_training_is_off_nothing_is_started_stopped_or_kept(
 
 def test_one_run_at_a_time_and_no_empty_folder_is_left() -> None:
     run = going_run()
-    with pytest.raises(RunError, match="still going"):
+    with pytest.raises(RunError, match=r"still going; one run at a time\. Stop it or wait"):
         start_run(Plan("practice"), None)
     assert [one.id for one in list_runs()] == [run.id]
 

@@ -118,7 +118,7 @@ def test_nan_reaches_the_browser_as_a_gap_and_a_warning(run: Run) -> None:
 def test_the_list_of_runs_comes_when_asked_for(run: Run) -> None:
     reply = answer(RunFeeds(), {"run": "", "wants_runs": True}, None)
     assert [item["id"] for item in reply["runs"]] == [run.id]
-    assert reply["runs"][0]["label"].endswith("stopped, saved")
+    assert reply["runs"][0]["label"].endswith(", stopped")
     assert not reply["runs"][0]["is_active"]
     assert "runs" not in ask(RunFeeds(), run)
 
@@ -130,6 +130,20 @@ def test_log_and_command_are_plain_text(run: Run) -> None:
     assert reply["log"] == "loss <b>4</b>\n"
     assert "log" not in ask(RunFeeds(), run, log_size=reply["log_size"])
     assert reply["command"] == "python -m training run X"
+
+
+def test_strangers_see_a_run_without_the_folders_of_its_owner(run: Run) -> None:
+    """A public server once showed everyone log and command, full of its owner's paths."""
+    run.log_file.write_text(f"Reading {run.folder}\n", encoding="utf-8")
+    run.command_file.write_text(f"python -m training run {run.folder}\n", encoding="utf-8")
+    question = {"run": run.id, "offset": 0, "wants_runs": True}
+    reply = answer(RunFeeds(), question, "Switched off here.")
+    assert not {"log", "log_size", "command"} & set(reply)
+    assert reply["curves"]["loss"]["y"] == [4.0, 4.0]
+    assert str(run.folder.parent) not in json.dumps(reply)
+    with pytest.raises(RunError) as caught:
+        answer(RunFeeds(), {"run": "missing"}, "Switched off here.")
+    assert str(run.folder.parent) not in str(caught.value)
 
 
 @pytest.mark.parametrize(

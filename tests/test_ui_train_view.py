@@ -131,6 +131,16 @@ def test_labels_of_runs_are_dates_for_people() -> None:
     assert view.run_label(odd, "finished") == "mine, finished"
 
 
+def test_a_date_that_is_none_and_a_state_of_a_newer_trainer_do_not_end_the_list() -> None:
+    """One such folder once made the page say for ever that the playground does not answer."""
+    run = Run(create_run({}, "x").folder.parent / "20269999-000000-x")
+    assert view.run_label(run, "finished") == "20269999-000000-x, finished"
+    assert view.run_label(run, "paused") == "20269999-000000-x, paused"
+    recipe, status = find_recipe("practice"), Status(state=EVIL, stage="general")
+    for html in (view.heading(run, recipe, status, Digest()), view.stage_cards(recipe, status)):
+        assert "<script>" not in html and "&lt;script&gt;" in html
+
+
 def test_a_message_is_not_shown_twice() -> None:
     digest = Digest()
     digest.feed([{"kind": "error", "message": "Out of memory."}])

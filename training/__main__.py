@@ -1,4 +1,4 @@
-"""`python -m training`: list, show, run, resume, stop, status, expand, export.
+"""`python -m training`: list, show, run, resume, stop, status, expand, export, validate.
 
 Only the standard library is imported here; what needs torch is imported by the verb that needs it.
 """
@@ -34,6 +34,7 @@ from training.recipe import (
     STAGE_NAME,
     ExpandSettings,
     Recipe,
+    check_text,
     recipe_from_json,
     recipe_to_json,
     with_budget,
@@ -42,6 +43,8 @@ from training.recipe import (
 )
 from training.recipes import RECIPES, find_recipe
 from training.show import describe_recipe
+
+MODEL_HELP = "a known model, a folder, or run:ID/CHECKPOINT"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -95,19 +98,37 @@ def make_parser() -> argparse.ArgumentParser:
     verb.add_argument("run_id", nargs="?", help="default: the newest run")
     verb.set_defaults(verb=_status)
 
+    _add_model_verbs(verbs, json_flag)
+    return parser
+
+
+def _add_model_verbs(
+    verbs: "argparse._SubParsersAction[argparse.ArgumentParser]", json_flag: argparse.ArgumentParser
+) -> None:
+    """Add what is done to one checkpoint, outside a run."""
     verb = verbs.add_parser("expand", parents=[json_flag], help="grow one checkpoint")
-    verb.add_argument("model", help="a known model, a folder, or run:ID/CHECKPOINT")
+    verb.add_argument("model", help=MODEL_HELP)
     verb.add_argument("output", type=Path, help="a folder that does not exist yet")
     verb.add_argument("--seed", type=int, default=0, help="seed of the new weights (default 0)")
     add_arguments(verb, ExpandSettings)
     verb.set_defaults(verb=lambda parsed: _torch_verb("training.single").expand_model(parsed))
 
     verb = verbs.add_parser("export", help="copy a checkpoint without trainer state")
-    verb.add_argument("model", help="a known model, a folder, or run:ID/CHECKPOINT")
+    verb.add_argument("model", help=MODEL_HELP)
     verb.add_argument("output", type=Path, help="a folder that does not exist yet")
     verb.add_argument("--dtype", choices=("float16", "bfloat16", "float32"), default="float16")
     verb.set_defaults(verb=lambda parsed: _torch_verb("training.single").export_model(parsed))
-    return parser
+
+    verb = verbs.add_parser("validate", parents=[json_flag], help="a model's loss on text files")
+    verb.add_argument("model", help=MODEL_HELP)
+    verb.add_argument("files", nargs="+", metavar="FILE", help=".txt, .jsonl, .parquet or a folder")
+    verb.add_argument(
+        "--max-windows",
+        type=int,
+        default=64,
+        help="most windows of 512 tokens to measure on (default 64)",
+    )
+    verb.set_defaults(verb=lambda parsed: _torch_verb("training.single").validate_model(parsed))
 
 
 def _add_recipe_flags(parser: argparse.ArgumentParser) -> None:
@@ -179,7 +200,8 @@ def _run(parsed: argparse.Namespace) -> int:
     if parsed.name not in RECIPES and Path(parsed.name).is_dir():
         return _execute(Path(parsed.name))
     recipe = chosen_recipe(parsed)
-    check_can_start()  # before a folder is made that would never run
+    check_text(recipe)  # both before a folder is made that would never run
+    check_can_start()
     run = create_run(recipe_to_json(recipe), recipe.name)
     return _start_and_follow(run, "run", parsed.detach)
 

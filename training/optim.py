@@ -3,7 +3,8 @@
 import torch
 from torch import nn
 
-# (0.9, 0.95) and 1e-8 are the usual choice for language models; see the growth notes in README.
+# The usual choice for language models (GPT-3, arXiv:2005.14165, appendix B), as is
+# PyTorch's own epsilon of 1e-8.
 BETAS = (0.9, 0.95)
 
 

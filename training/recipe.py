@@ -9,9 +9,10 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
-from stentor.errors import OptionError
+from stentor.errors import DataError, OptionError
 from stentor.knobs import check, choose, knob, unchecked_from_json
 
 # Windows hold this many tokens, the last of them end-of-sequence: the context of both real models.
@@ -190,6 +191,30 @@ def _problems_of(*parts: Recipe | Stage | StageSettings | Source) -> list[str]:
         except OptionError as error:
             problems.append(str(error))
     return problems
+
+
+def check_text(recipe: Recipe) -> None:
+    """Make sure that every file a stage reads is there, before a run starts.
+
+    Raises:
+        DataError: a stage that reads files has none, or a path does not exist; names every one.
+    """
+    problems = []
+    for stage in recipe.stages:
+        if isinstance(stage.settings, ExpandSettings):
+            continue
+        for source in stage.settings.sources:
+            if source.kind != "files":
+                continue
+            lost = [path for path in source.paths if not Path(path).exists()]
+            problems += [f"Stage {stage.name}: {path} does not exist." for path in lost]
+            if not source.paths:
+                problems.append(f"Stage {stage.name} reads your own text and has none.")
+    if problems:
+        raise DataError(
+            f"{' '.join(problems)} Give text with --text STAGE=FILE, or upload it in the "
+            "Training tab."
+        )
 
 
 def recipe_to_json(recipe: Recipe) -> dict[str, Any]:

@@ -9,10 +9,10 @@ from stentor.hub import cached_folder
 from stentor.jobs import training_refusal
 from stentor.models import find_model
 from stentor.provenance import num_cores
-from stentor.runs import Run, read_recipe
+from stentor.runs import Run, list_checkpoints, read_recipe
 from training.checkpoint import finished_checkpoint
 from training.hardware import describe_machine, machine_to_json
-from training.recipe import PretrainSettings, Recipe, recipe_from_json
+from training.recipe import PretrainSettings, Recipe, check_text, recipe_from_json
 from training.recorder import Recorder
 from training.stages import STAGES
 from training.stages.context import StageContext
@@ -30,6 +30,8 @@ def execute(run: Run) -> int:
             raise RunError(refusal)
         recipe = recipe_from_json(read_recipe(run))
         check_machine(recipe)
+        if not list_checkpoints(run):  # later, text that was read already may be gone
+            check_text(recipe)
         torch.set_num_threads(recipe.num_threads or num_cores())
         machine = describe_machine()
         recorder.event("machine", **machine_to_json())

@@ -1,6 +1,15 @@
 """A recipe as text for a terminal. Standard library only."""
 
-from training.recipe import CreateSettings, ExpandSettings, PretrainSettings, Recipe, Stage
+from dataclasses import replace
+
+from training.recipe import (
+    CreateSettings,
+    ExpandSettings,
+    PretrainSettings,
+    Recipe,
+    Source,
+    Stage,
+)
 
 
 def describe_recipe(recipe: Recipe) -> str:
@@ -8,7 +17,8 @@ def describe_recipe(recipe: Recipe) -> str:
     lines = [
         f"{recipe.name}: {recipe.title}",
         recipe.purpose,
-        f"start {recipe.start or 'from nothing'}, seed {recipe.seed}",
+        f"start {recipe.start or 'from nothing'}, seed {recipe.seed}, "
+        f"threads {recipe.num_threads or 'all cores'}",
         "",
         *(line for stage in recipe.stages for line in (*_describe_stage(stage), "")),
         *(f"Note: {note}" for note in recipe.notes),
@@ -28,18 +38,39 @@ def _describe_stage(stage: Stage) -> list[str]:
     if isinstance(settings, ExpandSettings):
         return [heading, shape, f"  width {settings.width}, depth {settings.depth}"]
     assert isinstance(settings, CreateSettings)
-    sources = "; ".join(source.describe() for source in settings.sources)
-    return [heading, shape, f"  vocabulary {settings.vocab_size:,} from {sources}"]
+    return [
+        heading,
+        shape,
+        f"  vocabulary {settings.vocab_size:,} from {_sources(settings.sources)}, "
+        f"at most {settings.max_characters:,} characters",
+    ]
 
 
 def _describe_pretraining(settings: PretrainSettings) -> list[str]:
-    sources = "; ".join(source.describe() for source in settings.sources)
+    checkpointing = "with" if settings.gradient_checkpointing else "without"
     return [
-        f"  text: {sources}",
+        f"  text: {_sources(settings.sources)}",
         f"  {settings.total_steps():,} steps of {settings.batch_size} windows = "
-        f"{settings.total_tokens():,} tokens (budget: {settings.budget}; card or recipe says "
-        f"{settings.num_steps:,} steps, {settings.num_tokens:,} tokens)",
+        f"{settings.total_tokens():,} tokens (budget: {settings.budget}{_other_budget(settings)})",
+        f"  {settings.micro_batch_size} windows at a time, {checkpointing} gradient checkpointing",
         f"  learning rate {settings.learning_rate:g}, warm-up {settings.warmup_fraction:.0%}, "
         f"cosine to {settings.final_fraction:.0%}, weight decay {settings.weight_decay:g}, "
         f"clip {settings.clip_norm:g}",
+        f"  {settings.validation_windows} held-out windows, validated every "
+        f"{settings.validate_every:,} steps; a checkpoint every {settings.checkpoint_every:,}",
     ]
+
+
+def _sources(sources: tuple[Source, ...]) -> str:
+    return "; ".join(source.describe() for source in sources)
+
+
+def _other_budget(settings: PretrainSettings) -> str:
+    """Return what the budget that does not count says, where the two disagree."""
+    by_tokens = settings.budget == "tokens"
+    other = replace(settings, budget="steps" if by_tokens else "tokens")
+    if other.total_steps() == settings.total_steps():
+        return ""
+    if by_tokens:
+        return f"; not the recipe's {settings.num_steps:,} steps"
+    return f"; not the recipe's {settings.num_tokens:,} tokens"

@@ -16,8 +16,9 @@ from stentor.errors import DataError
 from training.generated_text import generate_documents
 from training.recipe import Source
 
-# A .txt file is one document; a longer one is cut at a line end into documents of this size.
-TEXT_BLOCK_CHARACTERS = 1_000_000
+# A .txt file is one document; a longer one is cut at a line end into documents of this size, small
+# enough that a single book has documents to hold out (one in 32, see data.py).
+TEXT_BLOCK_CHARACTERS = 20_000
 PARQUET_BATCH_ROWS = 256
 # Documents are shuffled inside a buffer of this many characters (about 64 MB of memory).
 SHUFFLE_CHARACTERS = 64_000_000

@@ -8,8 +8,6 @@ from torch import Tensor
 
 from stentor.loading import LlamaShape
 
-BYTES_PER_NUMBER = 4  # fp32
-
 
 class CacheRow:
     """The keys and values of one request; positions below `length` are filled."""
@@ -30,12 +28,6 @@ class CachePool:
         self._max_rows = max_rows
         self._num_rows = 0
         self._free: list[CacheRow] = []
-
-    @property
-    def row_bytes(self) -> int:
-        """Return the memory of one row in bytes."""
-        numbers = self._shape.num_layers * self._shape.num_key_value_heads * self._capacity
-        return 2 * numbers * self._shape.head_dim * BYTES_PER_NUMBER
 
     def take(self) -> CacheRow:
         """Return an empty row; the caller gives it back."""

@@ -66,8 +66,11 @@ def build_app(context: AppContext) -> gr.Blocks:
     return blocks
 
 
-def launch_options() -> dict[str, Any]:
-    """Return what `Blocks.launch` needs besides host and port."""
+def launch_options(training_refusal: str | None = None) -> dict[str, Any]:
+    """Return what `Blocks.launch` needs besides host and port.
+
+    `training_refusal`: as in AppContext; where it is given, nobody may upload a file either.
+    """
     return {
         "theme": make_theme(),
         "css": "\n".join(read_asset(name) for name in STYLES),
@@ -79,5 +82,8 @@ def launch_options() -> dict[str, Any]:
         "enable_monitoring": False,
         "max_threads": MAX_THREADS,
         "max_file_size": MAX_UPLOAD,
-        "app_kwargs": {"routes": asset_routes(), "middleware": security_middleware()},
+        "app_kwargs": {
+            "routes": asset_routes(),
+            "middleware": security_middleware(training_refusal),
+        },
     }

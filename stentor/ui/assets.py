@@ -1,6 +1,7 @@
 """What a browser loads: style sheet, scripts, plotly.js, and headers that forbid everything else.
 
-All of it comes from this server, so the page works in a room without internet.
+All of it comes from this server, so the page works in a room without internet. And what a browser
+may not send: files, where training is refused.
 """
 
 from pathlib import Path
@@ -9,7 +10,7 @@ import plotly
 from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import FileResponse
+from starlette.responses import FileResponse, PlainTextResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -44,6 +45,21 @@ async def _send_plotly(request: Request) -> FileResponse:
     return FileResponse(PLOTLY_FILE, media_type="application/javascript", headers=headers)
 
 
+class NoUploads:
+    """ASGI middleware that refuses files: Gradio takes them from anyone, whatever a page shows."""
+
+    def __init__(self, app: ASGIApp, reason: str) -> None:
+        self.app = app
+        self.reason = reason
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer 403 to an upload before its body is read; pass everything else on."""
+        app = self.app
+        if scope["type"] == "http" and scope["path"].rstrip("/").endswith("/upload"):
+            app = PlainTextResponse(self.reason, status_code=403)
+        await app(scope, receive, send)
+
+
 class SecurityHeaders:
     """ASGI middleware that adds the content policy to every answer."""
 
@@ -64,6 +80,10 @@ class SecurityHeaders:
         await self.app(scope, receive, send_with_headers)
 
 
-def security_middleware() -> list[Middleware]:
-    """Return the middleware list for the web server."""
-    return [Middleware(SecurityHeaders)]
+def security_middleware(upload_refusal: str | None) -> list[Middleware]:
+    """Return the middleware list for the web server, outermost first.
+
+    `upload_refusal`: why nobody may upload a file, or None.
+    """
+    layers = [Middleware(SecurityHeaders)]
+    return [*layers, Middleware(NoUploads, upload_refusal)] if upload_refusal else layers

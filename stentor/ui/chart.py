@@ -47,7 +47,6 @@ class StageProgress:
     total_steps: int = 0
     started: float = 0.0  # seconds since the epoch
     finished: float | None = None
-    checkpoint: str | None = None
     growth: Mapping[str, Any] | None = None
 
 
@@ -152,7 +151,6 @@ class Digest:
             stage.finished = as_number(event.get("t"))
             stage.last_tokens = max(stage.last_tokens, tokens)
             stage.step = max(stage.step, stage.total_steps)
-            stage.checkpoint = str(event.get("checkpoint"))
 
     def _forget_after(self, tokens: float) -> None:
         """Drop what a resumed run is about to repeat."""

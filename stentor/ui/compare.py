@@ -24,9 +24,9 @@ from stentor.ui.compare_generation import (
 )
 from stentor.ui.compare_history import history_entry, restored
 from stentor.ui.compare_prompt import count_line
-from stentor.ui.compare_settings import HIDDEN, OPTIONS, SettingsPanel, settings_updates
+from stentor.ui.compare_settings import OPTIONS, SettingsPanel, settings_updates
 from stentor.ui.context import AppContext, CompareRequest, Page
-from stentor.ui.shared import guarded, status_line
+from stentor.ui.shared import HIDDEN, escape, guarded, status_line
 
 TITLE = "Compare"
 PANE = """
@@ -85,18 +85,15 @@ class _Compare:
         with gr.Row(elem_id="panes", equal_height=True):
             self.panes = {side: self._pane(side) for side in SIDES}
         self.outputs = {side: gr.State(None) for side in SIDES}
+        self.shown = gr.State(None)  # the pair (left, right) that the panes are about
         self.history = gr.HTML(
             None, html_template=HISTORY, js_on_load=read_asset("history.js"), elem_id="history"
         )
 
     def _pane(self, side: str) -> tuple[gr.HTML, gr.Button]:
-        reference = getattr(self.context.pair, side)
         with gr.Column(min_width=320):
             pane = gr.HTML(
-                lambda: self._idle_view(reference),
-                html_template=PANE,
-                js_on_load=read_asset("pane.js"),
-                elem_id=f"pane-{side}",
+                None, html_template=PANE, js_on_load=read_asset("pane.js"), elem_id=f"pane-{side}"
             )
             return pane, gr.Button(f"Stop {side}", size="sm", elem_id=f"stop-{side}")
 
@@ -125,16 +122,19 @@ class _Compare:
             self.panes[side][1].click(self._stop_side(side), None, None, queue=False, **HIDDEN)
         self._wire_prompt()
         self.settings.wire(self.page)
-        self.page.pair.change(guarded(self._headings), self.page.pair, panes, **LONG)
-        shared = list(self.settings.shared.values())
-        self.page.on_request(self._open, [self.prompt, *shared])
+        # No trigger named: on page load, and whenever the pair changes.
+        shown = [self.shown, *panes, *kept]
+        gr.on(None, guarded(self._show_pair), [self.page.pair, self.shown], shown, **LONG)
+        self.page.on_request(self._open, [self.prompt, *self.settings.shared.values()])
+        restored = [self.prompt, self.page.pair, *shown, *self.settings.restorable]
         self.history.restore(  # a custom event of assets/history.js
-            guarded(self._restore), None, [self.prompt, *shared, *panes], **LONG
+            guarded(self._restore), self.page.pair, restored, **LONG
         )
 
     def _wire_prompt(self) -> None:
         """Count tokens while typing; let a chip fill in an example of its category."""
-        self.prompt.change(
+        gr.on(
+            [self.prompt.change, self.settings.overflow.change, self.page.pair.change],
             self._count,
             [self.prompt, self.page.pair, self.settings.overflow],
             self.tokens,
@@ -225,8 +225,14 @@ class _Compare:
         allow_folders = self.context.allow_folders
         return count_line(self.context.store, prompt, pair, overflow, allow_folders=allow_folders)
 
-    def _headings(self, pair: tuple[str, str]) -> list[dict[str, Any]]:
-        return [self._idle_view(reference) for reference in pair]
+    def _show_pair(
+        self, request: gr.Request, pair: tuple[str, str], shown: tuple[str, str] | None
+    ) -> list[Any]:
+        """Empty the panes for another pair, ending what still runs for the one before."""
+        if shown is not None and tuple(pair) == tuple(shown):
+            return [gr.skip()] * (1 + 2 * len(SIDES))
+        self._stop(request)
+        return [tuple(pair), *(self._idle_view(reference) for reference in pair), None, None]
 
     def _idle_view(self, reference: str) -> dict[str, Any]:
         """Return an empty pane that says which model will answer."""
@@ -243,10 +249,27 @@ class _Compare:
         prompt = gr.skip() if request.prompt is None else request.prompt
         return [prompt, *settings_updates(dict(request.settings))]
 
-    def _restore(self, event: gr.EventData) -> list[Any]:
+    def _restore(
+        self, request: gr.Request, pair: tuple[str, str], event: gr.EventData
+    ) -> list[Any]:
         """Show an entry of the history again; it comes from a browser, so all of it is checked."""
-        prompt, settings, views = restored(str(event.entry))
-        return [prompt, *settings_updates(settings), *views]
+        entry = restored(str(event.entry))
+        self._stop(request)
+        chosen = tuple(map(self._loadable, entry.references, pair))
+        settings = self.settings.restored(entry.settings, entry.own)
+        # The panes are about the restored pair already, so that its change does not empty them.
+        return [entry.prompt, chosen, chosen, *entry.views, None, None, *settings]
+
+    def _loadable(self, reference: str, otherwise: str) -> str:
+        """Return the model of a history entry, or `otherwise` where it is gone."""
+        if not reference:
+            return otherwise
+        try:
+            self.context.store.load(reference, allow_folders=self.context.allow_folders)
+        except StentorError as error:
+            gr.Warning(escape(str(error)), title="A model of this entry is gone")
+            return otherwise
+        return reference
 
 
 def filled(prompt: str, values: dict[str, Any]) -> list[Any]:

@@ -6,6 +6,7 @@ snapshots a few times a second and gives them back when the browser leaves. It k
 
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from threading import Lock
 from typing import Any
@@ -46,41 +47,66 @@ class SideRequest:
     earlier: Output | None = None
 
 
+class Ticket:
+    """One press of Generate: the streams of its sides as they start, and who was told to stop.
+
+    A side may be stopped before its model is loaded: whichever of stopping and starting comes
+    second sees the other.
+    """
+
+    def __init__(self) -> None:
+        self.streams: dict[str, Stream] = {}
+        self._stopped: set[str] = set()
+
+    def start(self, side: str, stream: Stream) -> None:
+        """Register a side's stream, unless the side was stopped meanwhile."""
+        self.streams[side] = stream
+        if side in self._stopped:
+            stream.cancel()
+
+    def stop(self, sides: tuple[str, ...] = SIDES) -> None:
+        """Cancel these sides; the engine frees them before the next token."""
+        self._stopped.update(sides)
+        for side in sides:
+            if side in self.streams:
+                self.streams[side].cancel()
+
+
 class Desk:
-    """Which streams belong to which browser; so that Stop finds them. Thread-safe."""
+    """Which ticket belongs to which browser; so that Stop finds it. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = Lock()
-        self._streams: dict[str, dict[str, Stream]] = {}
+        self._tickets: dict[str, Ticket] = {}
 
-    def put(self, session: str, streams: dict[str, Stream]) -> None:
-        """Register the streams of a browser; those it had before are cancelled."""
+    def open(self, session: str) -> Ticket:
+        """Return a new ticket for a browser; the one it had before is stopped."""
+        ticket = Ticket()
         with self._lock:
-            earlier = self._streams.pop(session, {})
-            self._streams[session] = streams
-        for stream in earlier.values():
-            stream.cancel()
+            earlier = self._tickets.pop(session, None)
+            self._tickets[session] = ticket
+        if earlier is not None:
+            earlier.stop()
+        return ticket
 
-    def is_current(self, session: str, streams: dict[str, Stream]) -> bool:
-        """Tell whether the browser still waits for these streams and not for newer ones."""
+    def is_current(self, session: str, ticket: Ticket) -> bool:
+        """Tell whether the browser still waits for this ticket and not for a newer one."""
         with self._lock:
-            return self._streams.get(session) is streams
+            return self._tickets.get(session) is ticket
 
     def stop(self, session: str, sides: tuple[str, ...] = SIDES) -> None:
-        """Cancel the streams of these sides; the engine frees them before the next token."""
+        """Stop these sides of a browser's generation, if it has one."""
         with self._lock:
-            streams = dict(self._streams.get(session, {}))
-        for side in sides:
-            if side in streams:
-                streams[side].cancel()
+            ticket = self._tickets.get(session)
+        if ticket is not None:
+            ticket.stop(sides)
 
-    def remove(self, session: str, streams: dict[str, Stream]) -> None:
-        """Forget these streams, cancelling what still goes on."""
+    def close(self, session: str, ticket: Ticket) -> None:
+        """Forget a ticket, stopping what still goes on."""
         with self._lock:
-            if self._streams.get(session) is streams:
-                del self._streams[session]
-        for stream in streams.values():
-            stream.cancel()
+            if self._tickets.get(session) is ticket:
+                del self._tickets[session]
+        ticket.stop()
 
 
 class _Side:
@@ -177,39 +203,60 @@ def generate(
 
     Closing the iterator (the browser is gone, or a newer generation began) frees the compute.
     """
-    for side, request in requests.items():
-        title = request.reference
-        yield {side: {"title": title, "prompt": request.prompt, "state": "loading"}}, {}
-    streams: dict[str, Stream] = {}
-    desk.put(session, streams)
-    shown: dict[str, dict[str, Any]] = {}
-    sides: dict[str, _Side] = {}
+    ticket = desk.open(session)
+    pool = ThreadPoolExecutor(len(requests), thread_name_prefix="stentor-compare")
     try:
-        for name, request in requests.items():
-            sides[name] = _open(store, request, session, allow_folders)
-            if (stream := sides[name].stream) is not None:
-                streams[name] = stream
-        while desk.is_current(session, streams):
-            is_over = all(stream.is_done for stream in streams.values())  # before the last look
-            views = {name: side.view() for name, side in sides.items()}
-            changed = {name: view for name, view in views.items() if shown.get(name) != view}
-            shown = views
+        opening = {
+            side: pool.submit(_open, store, side, request, session, ticket, allow_folders)
+            for side, request in requests.items()
+        }
+        shown: dict[str, dict[str, Any]] = {}
+        while desk.is_current(session, ticket):
+            is_over = _is_over(opening, ticket)  # before the last look
+            views = {side: _view(requests[side], opening[side]) for side in requests}
             if is_over:
-                yield views, {name: side.output() for name, side in sides.items()}
+                yield views, {side: future.result().output() for side, future in opening.items()}
                 return
+            changed = {side: view for side, view in views.items() if shown.get(side) != view}
+            shown = views
             if changed:
                 yield changed, {}
             time.sleep(UPDATE_SECONDS)
     finally:
-        desk.remove(session, streams)
+        desk.close(session, ticket)
+        pool.shutdown(wait=False)
 
 
-def _open(store: ModelStore, request: SideRequest, session: str, allow_folders: bool) -> _Side:
+def _is_over(opening: dict[str, Future[_Side]], ticket: Ticket) -> bool:
+    is_open = all(future.done() for future in opening.values())
+    return is_open and all(stream.is_done for stream in ticket.streams.values())
+
+
+def _view(request: SideRequest, opening: Future[_Side]) -> dict[str, Any]:
+    """Return a side's pane data, also while its model is being loaded."""
+    if opening.done():
+        return opening.result().view()
+    text = request.earlier.text if request.earlier else ""
+    return {"title": request.reference, "prompt": request.prompt, "text": text, "state": "loading"}
+
+
+def _open(
+    store: ModelStore,
+    side: str,
+    request: SideRequest,
+    session: str,
+    ticket: Ticket,
+    allow_folders: bool,
+) -> _Side:
+    """Load a side's model and submit its request; what goes wrong is told in its own pane."""
     try:
         loaded = store.load(request.reference, allow_folders=allow_folders)
     except StentorError as problem:
         return _Side(None, request, session, str(problem))
-    return _Side(loaded, request, session, None)
+    opened = _Side(loaded, request, session, None)
+    if opened.stream is not None:
+        ticket.start(side, opened.stream)
+    return opened
 
 
 def model_heading(loaded: LoadedModel) -> dict[str, str]:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import gradio as gr
+from gradio.blocks import Block
 from gradio.components import Component
 
 from stentor.engine.sampling import SamplingSettings
@@ -18,11 +19,10 @@ from stentor.store import OVERFLOW
 from stentor.ui.compare_generation import SIDES
 from stentor.ui.context import AppContext, Page
 from stentor.ui.controls import read, widgets_for
-from stentor.ui.shared import escape, guarded, status_line
+from stentor.ui.shared import HIDDEN, escape, guarded, status_line
 
 OPTIONS = tuple(knobs(SamplingSettings))
 SEED_LIMIT = 2**32
-HIDDEN: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 
 
 class SettingsPanel:
@@ -111,6 +111,25 @@ class SettingsPanel:
     def new_seeds(self) -> list[int]:
         """Return one new seed for all seed widgets: a matched pair stays matched."""
         return [random.randrange(SEED_LIMIT)] * (1 + len(SIDES))
+
+    @property
+    def restorable(self) -> list[Block]:
+        """Return what `restored` updates: shared options, then flag, group and options by side."""
+        blocks: list[Block] = list(self.shared.values())
+        for side in SIDES:
+            blocks += [self.own_flags[side], self.own_groups[side], *self.own[side].values()]
+        return blocks
+
+    def restored(
+        self, shared: SamplingSettings, own: Sequence[SamplingSettings | None]
+    ) -> list[Any]:
+        """Return updates of `restorable`; None: that side takes the shared settings."""
+        updates = list(to_json(shared).values())
+        for settings in own:
+            has_own = settings is not None
+            values = to_json(settings or shared).values()
+            updates += [has_own, gr.Row(visible=has_own), *values]
+        return updates
 
     # Wiring ---------------------------------------------------------------------------------
 

@@ -19,7 +19,7 @@ from stentor.hub import Fetcher, cached_folder
 from stentor.jobs import training_refusal
 from stentor.models import MODELS, PAIRS, Pair
 from stentor.store import ModelStore
-from stentor.ui.shared import guarded
+from stentor.ui.shared import HIDDEN, guarded
 
 COMPARE_TAB = "compare"
 AUTO = "auto"
@@ -67,7 +67,10 @@ def make_context(pair: str = AUTO, training: str = AUTO, *, is_private: bool) ->
 
 
 def _refusal(training: str, is_private: bool) -> str | None:
-    """Say why nobody may start training from the page, or None."""
+    """Say why nobody may start training from the page, or None; no flag overrules the machine."""
+    never = training_refusal()
+    if never:
+        return never
     if training == "off":
         return "Training was switched off when this playground was started (--training off)."
     if training == AUTO and not is_private:
@@ -75,7 +78,7 @@ def _refusal(training: str, is_private: bool) -> str | None:
             "Training is switched off because other machines can reach this playground. Whoever "
             "runs it can allow it with --training on."
         )
-    return training_refusal()
+    return None
 
 
 @dataclass(frozen=True)
@@ -136,23 +139,14 @@ class Page:
             handle,
             [self.pair, *given],
             [self.tabs, self.request, self.pair],
-            show_progress="hidden",
             concurrency_limit=None,
-            api_visibility="private",
+            **HIDDEN,
         )
 
     def on_request(
-        self,
-        handle: Callable[..., Any],
-        outputs: Sequence[Component] | Component,
-        inputs: Sequence[Component] = (),
+        self, handle: Callable[..., Any], outputs: Sequence[Component] | Component
     ) -> None:
-        """Call `handle(request, *inputs)` whenever a request arrives; for Compare only."""
+        """Call `handle(request)` whenever a request arrives; for Compare only."""
         self.request.change(
-            guarded(handle),
-            [self.request, *inputs],
-            outputs,
-            show_progress="hidden",
-            concurrency_limit=None,
-            api_visibility="private",
+            guarded(handle), self.request, outputs, concurrency_limit=None, **HIDDEN
         )

@@ -4,7 +4,7 @@ The settings class is the only place where an option is written down. Knows no t
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import gradio as gr
@@ -19,19 +19,14 @@ MAX_SLIDER_STOPS = 4_000
 MAX_RADIO_CHOICES = 3
 
 
-def widgets_for(
-    settings_class: type,
-    *,
-    only: Sequence[str] = (),
-    defaults: Mapping[str, Any] | None = None,
-) -> dict[str, Component]:
+def widgets_for(settings_class: type, *, only: Sequence[str] = ()) -> dict[str, Component]:
     """Create one widget per knob in the present layout, by option name, in declared order.
 
-    `only` limits the options; `defaults` replaces declared defaults.
+    `only` limits the options.
     """
     fields = {item.name: item for item in dataclasses.fields(settings_class)}
     return {
-        name: _widget(name, option, (defaults or {}).get(name, fields[name].default))
+        name: _widget(name, option, fields[name].default)
         for name, option in knobs(settings_class).items()
         if not only or name in only
     }

@@ -19,7 +19,7 @@ from stentor.ui.context import (
     Page,
     compare_request,
 )
-from stentor.ui.shared import escape, file_size
+from stentor.ui.shared import HIDDEN, escape, file_size
 
 BUSY = ("checking", "fetching")
 HEADING = """
@@ -59,7 +59,7 @@ def connect(banner: gr.HTML, page: Page) -> None:
     """Let the banner's buttons choose the pair, and let it show the chosen one."""
     page.send(banner.use_real, lambda: _open(PAIRS[REAL_PAIR]))
     page.send(banner.use_demo, lambda: _open(PAIRS[DEMO_PAIR]))
-    page.pair.change(list, page.pair, banner, show_progress="hidden", api_visibility="private")
+    page.pair.change(list, page.pair, banner, **HIDDEN)
 
 
 def _open(pair: Pair) -> CompareRequest:
@@ -106,10 +106,10 @@ def _offer(context: AppContext) -> str:
         return '<span class="fetch">Looking for the real pair on the model hub</span>'
     if state.state == "idle":
         return _button("fetch_pair", "Fetch the real pair")
-    # unreachable or failed: the reason is long, so it unfolds
-    return (
+    word = "Failed" if state.state == "failed" else "Not reachable"
+    return (  # the reason is long, so it unfolds
         _button("fetch_pair", "Fetch the real pair")
-        + f"<details><summary>Not reachable</summary><p>{escape(state.message)}</p></details>"
+        + f"<details><summary>{word}</summary><p>{escape(state.message)}</p></details>"
     )
 
 

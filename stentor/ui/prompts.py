@@ -40,17 +40,13 @@ from stentor.ui.prompts_updates import (
     list_updates,
     prompt_for_compare,
 )
-from stentor.ui.shared import guarded, status_line
+from stentor.ui.shared import HIDDEN, guarded, status_line
 
 TITLE = "Prompts"
 POLL_SECONDS = 1.0
 TOKEN = re.compile(r"[0-9a-f]{32}")
 # What can refuse goes through the queue, without a limit: only there Gradio shows the reason.
-HIDDEN: dict[str, Any] = {
-    "show_progress": "hidden",
-    "api_visibility": "private",
-    "concurrency_limit": None,
-}
+QUEUED: dict[str, Any] = {**HIDDEN, "concurrency_limit": None}
 
 
 def build(context: AppContext, page: Page) -> None:
@@ -153,36 +149,36 @@ class _Prompts:
             guarded(self._arrive),
             None,
             [self.owner, self.category, *listed, *results, *controls],
-            **HIDDEN,
+            **QUEUED,
         )
         plan = [self.category, self.page.pair]
-        gr.on(None, guarded(self._plan), plan, [self.plan, self.run], **HIDDEN)
+        gr.on(None, guarded(self._plan), plan, [self.plan, self.run], **QUEUED)
         self._wire_browsing(listed, results)
-        self.runs.focus(self._list_runs, self.runs, self.runs, queue=False, **HIDDEN)
-        self.runs.input(guarded(self._choose_run), [self.runs, self.prompts], results, **HIDDEN)
+        self.runs.focus(self._list_runs, self.runs, self.runs, queue=False, **QUEUED)
+        self.runs.input(guarded(self._choose_run), [self.runs, self.prompts], results, **QUEUED)
         start = [self.category, self.page.pair, self.seed, self.owner, self.prompts]
-        self.run.click(guarded(self._run), start, [*results, *controls], **HIDDEN)
-        self.stop.click(guarded(self._stop), self.own, self.progress, **HIDDEN)
+        self.run.click(guarded(self._run), start, [*results, *controls], **QUEUED)
+        self.stop.click(guarded(self._stop), self.own, self.progress, **QUEUED)
         self.timer.tick(
             guarded(self._tick),
             [self.own, self.runs, self.prompts, self.sent],
             [*results, *controls, self.sent],
-            **HIDDEN,
+            **QUEUED,
         )
         self.page.send(self.send.click, prompt_for_compare, [self.prompts, self.runs])
 
     def _wire_browsing(self, listed: Sequence[Component], results: Sequence[Component]) -> None:
         browse = [self.category, self.text, self.origin, self.prompts]
-        self.category.input(guarded(self._choose_category), browse, [*listed, *results], **HIDDEN)
+        self.category.input(guarded(self._choose_category), browse, [*listed, *results], **QUEUED)
         gr.on(
             [self.text.change, self.origin.input],  # `input` of a textbox misses what is pasted
             guarded(filtered),
             [*browse, self.runs],
             [*listed, self.detail],
             trigger_mode="always_last",
-            **HIDDEN,
+            **QUEUED,
         )
-        self.prompts.input(guarded(detail_of), [self.prompts, self.runs], self.detail, **HIDDEN)
+        self.prompts.input(guarded(detail_of), [self.prompts, self.runs], self.detail, **QUEUED)
 
     # Handlers -------------------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
 All of it is read from the evaluations folder again each time. Knows no widgets.
 """
 
-import os
+import secrets
 from pathlib import Path
 
 from stentor.evaluation_store import (
@@ -62,7 +62,9 @@ def export_files(evaluation: Evaluation | None, cache: Path) -> dict[str, Path |
 
 
 def _written(evaluation: Evaluation, path: Path) -> Path:
-    """Write the file beside and rename it, so that nobody downloads half of it."""
-    beside = path.with_name(f".{os.getpid()}-{path.name}")
-    write_export(evaluation, beside).replace(path)
+    """Write the file once, beside and renamed, so that nobody downloads half of it."""
+    if not path.exists():
+        # Visitors may look at the same run in the same moment: each writes a file of its own.
+        beside = path.with_name(f".{secrets.token_hex(8)}-{path.name}")
+        write_export(evaluation, beside).replace(path)
     return path

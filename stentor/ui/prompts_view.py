@@ -99,7 +99,11 @@ def _expected(prompt: Prompt) -> str:
 
 def _settings_line(sampling: Mapping[str, Any]) -> str:
     """Return the settings really used, the same for both models."""
-    return ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in sampling.items())
+    shown = {
+        name: f"{value:g}" if isinstance(value, float) else str(value)  # a seed in full
+        for name, value in sampling.items()
+    }
+    return ", ".join(f"{name.replace('_', ' ')} {text}" for name, text in shown.items())
 
 
 def _pane(
@@ -165,7 +169,7 @@ def progress(evaluation: Evaluation | None, num_finished: int) -> str:
             took = f" after {duration(evaluation.finished - evaluation.started)}"
         why = f" {evaluation.error}" if evaluation.error else ""
         text = f"{title}: {evaluation.state}{took}, {done}.{why}"
-        return status_line(text, STATE_KINDS[evaluation.state])
+        return status_line(text, STATE_KINDS.get(evaluation.state, "warning"))
     if evaluation.models[1].revision is None:
         done = "loading the models"
     # No live region: a screen reader would read every tick. The end is announced.

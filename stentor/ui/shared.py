@@ -18,6 +18,8 @@ from stentor.errors import StentorError
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 STATUS_KINDS = ("info", "good", "warning", "error")
+# For every event: no veil over what is being updated, and no entry in the public API.
+HIDDEN: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 
 
 def guarded(handler: Handler) -> Handler:

@@ -47,7 +47,7 @@ MONITOR = """
     </div>
     <div class="run-columns even">
       <section><h4>Samples</h4><div data-part="samples"></div></section>
-      <section><h4>Log</h4>
+      <section class="log-box"><h4>Log</h4>
         <pre class="log" tabindex="0" aria-label="End of the log"></pre></section>
     </div>
     <details class="run-command"><summary>Exact command of this run</summary>

@@ -18,10 +18,10 @@ from stentor.home import uploads_folder
 from stentor.runs import Run, create_run, current_status, open_run
 from stentor.ui.shared import duration, file_size
 from training.recipe import (
-    CreateSettings,
     PretrainSettings,
     Recipe,
     check_recipe,
+    check_text,
     recipe_to_json,
     with_budget,
     with_text,
@@ -77,16 +77,6 @@ def command_of(plan: Plan) -> str:
     return shlex.join(words)
 
 
-def stages_without_text(recipe: Recipe) -> list[str]:
-    """Return the names of the stages that need files and have none."""
-    return [
-        stage.name
-        for stage in recipe.stages
-        if isinstance(stage.settings, CreateSettings | PretrainSettings)
-        and any(source.kind == "files" and not source.paths for source in stage.settings.sources)
-    ]
-
-
 def start_run(plan: Plan, refusal: str | None) -> Run:
     """Create a run folder and start its process.
 
@@ -96,15 +86,8 @@ def start_run(plan: Plan, refusal: str | None) -> Run:
     """
     _must_be_allowed(refusal)
     recipe = planned_recipe(plan)
-    missing = stages_without_text(recipe)
-    if missing:
-        raise DataError(
-            f"Recipe {recipe.name} reads your own text in: {', '.join(missing)}. Upload a file "
-            "below and choose it for that stage."
-        )
-    other = jobs.active_run()
-    if other is not None:
-        raise RunError(f"Run {other.id} is still going; one run at a time. Stop it, or wait.")
+    check_text(recipe)
+    jobs.check_can_start()  # before a folder is made
     run = create_run(recipe_to_json(recipe), recipe.name)
     jobs.start(run)
     return run

@@ -81,7 +81,8 @@ def answer(feeds: RunFeeds, question: dict[str, Any], refusal: str | None) -> di
     """Return everything that changed for one browser, as plain JSON values.
 
     `question`: run (id, or empty: none yet), offset (bytes of events seen), log_size (bytes of log
-    seen), wants_runs.
+    seen), wants_runs. Under a `refusal` strangers are watching: they get neither log nor command,
+    which name folders of this machine.
 
     Raises:
         OptionError, RunError: a value that is no run or no offset.
@@ -101,9 +102,8 @@ def answer(feeds: RunFeeds, question: dict[str, Any], refusal: str | None) -> di
     with feeds.follow(run) as feed:
         reply |= _points(run, feed, offset)
         reply |= _parts(run, status, feed.digest, refusal)
-    reply["log_size"] = run.log_file.stat().st_size if run.log_file.exists() else 0
-    if reply["log_size"] != question.get("log_size"):
-        reply["log"] = tail_log(run)
+    if not refusal:
+        reply |= _log_and_command(run, question.get("log_size"))
     reply["run"] = run.id
     reply["state"] = status.state
     reply["is_active"] = status.state in ACTIVE_STATES
@@ -154,16 +154,19 @@ def _parts(run: Run, status: Status, digest: Digest, refusal: str | None) -> dic
         "checkpoints": view.checkpoints(run, (path.name for path in list_checkpoints(run))),
     }
     titles = {stage.name: stage.title for stage in recipe.stages}
-    return {"parts": parts, "titles": titles, "command": _command_of(run)}
+    return {"parts": parts, "titles": titles}
 
 
 def _recipe_of(run: Run) -> Recipe:
     return recipe_from_json(read_recipe(run))
 
 
-def _command_of(run: Run) -> str:
-    """Return the command that the run was started with (plain text)."""
+def _log_and_command(run: Run, seen_size: object) -> dict[str, Any]:
+    """Return what only the owner may read, as plain text; the log only when its size is new."""
+    size = run.log_file.stat().st_size if run.log_file.exists() else 0
+    log = {} if size == seen_size else {"log": tail_log(run)}
     try:
-        return run.command_file.read_text(encoding="utf-8").strip()
+        command = run.command_file.read_text(encoding="utf-8").strip()
     except OSError:
-        return "Not started yet."
+        command = "Not started yet."
+    return {"log_size": size, "command": command, **log}

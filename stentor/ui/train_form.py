@@ -1,17 +1,22 @@
 """The form for a new run: recipe, length, own text, the exact command, and Start.
 
+Where training is refused there is nothing to start or to upload: the form then says why, and shows
+the command for a machine of one's own.
+
 Handlers take widget values and return widget updates; what they do is in train_actions.py.
 """
 
 from typing import Any
 
 import gradio as gr
+from gradio.components import Component
 
+from stentor.errors import DataError
 from stentor.models import MODELS
 from stentor.store import folder_of
 from stentor.ui import train_view as view
 from stentor.ui.context import AppContext
-from stentor.ui.shared import file_size, guarded, status_line
+from stentor.ui.shared import HIDDEN, file_size, guarded, status_line
 from stentor.ui.train_actions import (
     EVERY_STAGE,
     MAX_FILE_BYTES,
@@ -22,10 +27,9 @@ from stentor.ui.train_actions import (
     list_texts,
     planned_recipe,
     save_texts,
-    stages_without_text,
     start_run,
 )
-from training.recipe import CreateSettings, PretrainSettings, Recipe, Stage
+from training.recipe import CreateSettings, PretrainSettings, Recipe, Stage, check_text
 from training.recipes import RECIPES, find_recipe
 
 ABOUT_TEXT = (
@@ -46,6 +50,7 @@ class _Form:
 
     def __init__(self, context: AppContext) -> None:
         self.context = context
+        self.refusal = context.training_refusal
         recipes = [find_recipe(name) for name in RECIPES]
         with gr.Row():
             self.recipe = gr.Dropdown(
@@ -63,17 +68,22 @@ class _Form:
             )
         self.notes = gr.HTML(js_on_load=None)
         self.cards = gr.HTML(js_on_load=None)
-        self._build_text()
+        if not self.refusal:
+            self._build_text()
         self.command = gr.Textbox(
             label="Exact command",
-            info="Does the same from a terminal.",
+            info="Starts this run from a terminal.",
             buttons=["copy"],
             interactive=False,
             elem_id="command",
         )
         with gr.Row(elem_id="start-row"):
-            self.start = gr.Button("Start", variant="primary", size="md", scale=0, min_width=140)
-            self.news = gr.HTML(js_on_load=None)
+            if not self.refusal:
+                self.start = gr.Button(
+                    "Start", variant="primary", size="md", scale=0, min_width=140
+                )
+            news = status_line(self.refusal, "warning") if self.refusal else None
+            self.news = gr.HTML(news, js_on_load=None)
 
     def _build_text(self) -> None:
         with gr.Accordion("Train on your own text", open=False):
@@ -95,19 +105,24 @@ class _Form:
 
     def connect(self, monitor: gr.HTML) -> None:
         """Wire the events; what may be refused goes through the queue, see `guarded`."""
-        plain: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-        quick = {**plain, "queue": False}
-        plan = [self.recipe, self.budget, self.texts, self.stage]
+        quick = {**HIDDEN, "queue": False}
+        own_text: list[Component] = [] if self.refusal else [self.texts, self.stage]
+        plan = [self.recipe, self.budget, *own_text]
         # No trigger named: on page load, and whenever one of the inputs changes.
         gr.on(None, guarded(self.show), plan, [self.notes, self.cards, self.command], **quick)
-        choices = [self.budget, self.texts, self.stage]
-        gr.on(None, guarded(self.offer), self.recipe, choices, **quick)
+        gr.on(None, guarded(self.offer), self.recipe, [self.budget, *own_text], **quick)
+        if self.refusal:
+            return
         uploaded = [self.upload, self.texts, self.news]
-        self.upload.upload(guarded(self.keep), [self.upload, self.texts], uploaded, **plain)
-        self.start.click(guarded(self.begin), plan, [monitor, self.news], **plain)
+        self.upload.upload(guarded(self.keep), [self.upload, self.texts], uploaded, **HIDDEN)
+        self.start.click(guarded(self.begin), plan, [monitor, self.news], **HIDDEN)
 
     def show(
-        self, recipe_name: str, budget: str | None, texts: list[str], stage: str
+        self,
+        recipe_name: str,
+        budget: str | None,
+        texts: list[str] | None = None,
+        stage: str = EVERY_STAGE,
     ) -> tuple[str, str, str]:
         """Return notes, cards and command of what is chosen."""
         plan = _plan(recipe_name, budget, texts, stage)
@@ -118,25 +133,28 @@ class _Form:
             command_of(plan),
         )
 
-    def offer(self, recipe_name: str) -> tuple[gr.Radio, gr.Dropdown, gr.Dropdown]:
+    def offer(self, recipe_name: str) -> gr.Radio | list[Any]:
         """Fit the choices to a recipe: its budget, the uploaded files, the stages that read."""
         recipe = find_recipe(recipe_name)
-        stages = [(stage.title, stage.name) for stage in recipe.stages if _reads_text(stage)]
         budget = next(
             (s.settings.budget for s in recipe.stages if isinstance(s.settings, PretrainSettings)),
             None,
         )
-        return (
-            gr.Radio(value=budget, visible=budgets_differ(recipe)),
+        length = gr.Radio(value=budget, visible=budgets_differ(recipe))
+        if self.refusal:
+            return length  # a single output takes no list
+        stages = [(stage.title, stage.name) for stage in recipe.stages if _reads_text(stage)]
+        return [
+            length,
             gr.Dropdown(choices=list_texts()),
             gr.Dropdown(choices=[("Every stage", EVERY_STAGE), *stages], value=EVERY_STAGE),
-        )
+        ]
 
     def keep(
         self, paths: list[str] | None, chosen: list[str] | None
     ) -> tuple[None, gr.Dropdown, str]:
         """Save uploaded files and choose them."""
-        names = save_texts(paths or [], self.context.training_refusal)
+        names = save_texts(paths or [], self.refusal)
         chosen = [*(chosen or []), *names]
         news = status_line(f"Kept {', '.join(names)}.", "good")
         return None, gr.Dropdown(choices=list_texts(), value=chosen), news
@@ -146,20 +164,19 @@ class _Form:
     ) -> tuple[dict[str, str], str]:
         """Start the run and show it."""
         plan = _plan(recipe_name, budget, texts, stage)
-        run = start_run(plan, self.context.training_refusal)
+        run = start_run(plan, self.refusal)
         return {"run": run.id}, ""
 
     def _obstacles(self, recipe: Recipe) -> list[str]:
         """Return what would keep the recipe from starting here."""
         found = []
-        if self.context.training_refusal:
-            found.append(self.context.training_refusal)
         start = MODELS.get(recipe.start or "")
         if start and folder_of(start) is None:
             found.append(f"{start.title} is not on this machine yet; fetch the real pair first.")
-        missing = stages_without_text(recipe)
-        if missing:
-            found.append(f"Needs your own text, below, for: {', '.join(missing)}.")
+        try:
+            check_text(recipe)
+        except DataError as error:
+            found.append(str(error))
         return found
 
 

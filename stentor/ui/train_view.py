@@ -4,8 +4,8 @@ Everything that is not written in this file is escaped. Knows no Gradio and chan
 """
 
 import re
-import time
 from collections.abc import Iterable
+from datetime import datetime
 from typing import Any
 
 from stentor.models import MODELS
@@ -25,7 +25,7 @@ STATE_WORDS = {
     "created": "not started",
     "starting": "starting",
     "running": "running",
-    "stopped": "stopped, saved",
+    "stopped": "stopped",
     "finished": "finished",
     "failed": "failed",
     "died": "ended unexpectedly",
@@ -39,18 +39,25 @@ CURVE_WORDS = {
     "gradient_norm": "Gradient norm",
     "tokens_per_second": "Tokens per second",
 }
-RUN_DATE = re.compile(r"(\d{4})(\d\d)(\d\d)-(\d\d)(\d\d)\d\d-(.+)")
+RUN_DATE = re.compile(r"(\d{8}-\d{6})-(.+)")
 Rows = list[tuple[str, str]]
 
 
 def run_label(run: Run, state: str) -> str:
     """Return the line of a run in the list: `practice 22 Nov 12:03, running` (plain text)."""
     found = RUN_DATE.fullmatch(run.id)
-    if not found:
-        return f"{run.id}, {STATE_WORDS[state]}"
-    _, month, day, hour, minute, name = found.groups()
-    month_name = time.strftime("%b", (2000, int(month), 1, 0, 0, 0, 0, 1, 0))
-    return f"{name}, {int(day)} {month_name} {hour}:{minute}, {STATE_WORDS[state]}"
+    try:
+        moment = datetime.strptime(found[1], "%Y%m%d-%H%M%S") if found else None
+    except ValueError:  # digits that are no date, in a name that somebody gave
+        moment = None
+    if found is None or moment is None:
+        return f"{run.id}, {state_words(state)}"
+    return f"{found[2]}, {moment.day} {moment:%b %H:%M}, {state_words(state)}"
+
+
+def state_words(state: str) -> str:
+    """Return how a state is called (plain text); one of a newer trainer by its own name."""
+    return STATE_WORDS.get(state, state)
 
 
 def stage_cards(recipe: Recipe, status: Status | None = None, digest: Digest | None = None) -> str:
@@ -75,9 +82,9 @@ def _card(place: int, stage: Stage, state: str, digest: Digest) -> str:
     rows = [*_settings_rows(stage)]
     if state and progress:
         rows += _progress_rows(stage, progress, digest)
-    word = f'<span class="pill">{STATE_WORDS[state]}</span>' if state else ""
+    word = f'<span class="pill">{escape(state_words(state))}</span>' if state else ""
     return (
-        f'<li class="stage" data-state="{state}"><h4><span class="place">{place}</span>'
+        f'<li class="stage" data-state="{escape(state)}"><h4><span class="place">{place}</span>'
         f"<span>{escape(stage.title)}</span></h4>{word}{_bar(state, progress)}{_list(rows)}</li>"
     )
 
@@ -180,8 +187,8 @@ def heading(run: Run, recipe: Recipe, status: Status, digest: Digest) -> str:
     error = f'<p class="run-error">{escape(status.error)}</p>' if status.error else ""
     value = 1.0 if status.state == "finished" else seen / total if total else 0.0
     return (
-        f'<h3 data-state="{status.state}">{escape(recipe.title)} '
-        f'<span class="pill">{STATE_WORDS[status.state]}</span></h3>'
+        f'<h3 data-state="{escape(status.state)}">{escape(recipe.title)} '
+        f'<span class="pill">{escape(state_words(status.state))}</span></h3>'
         f'<p class="run-id"><code>{escape(run.id)}</code> {escape(", ".join(words))}</p>'
         f'<progress max="1" value="{value:.3f}" aria-label="Progress of the run"></progress>{error}'
     )

@@ -4,7 +4,8 @@ from training.recipe import ExpandSettings, PretrainSettings, Recipe, Source, St
 
 FINEWEB_EDU = Source(kind="hub", name="HuggingFaceFW/fineweb-edu", subset="sample-10BT")
 SCIPHI = Source(kind="hub", name="SciPhi/textbooks-are-all-you-need-lite", column="completion")
-# Optimizer, schedule and precision of all three stages are the card's; see the README's table.
+# Steps, tokens, batch sizes, rates, warm-up, decay and clipping of the stages are the card's; the
+# micro batch and the intervals, which it does not name, are ours.
 VALIDATE_EVERY = 250
 CHECKPOINT_EVERY = 250
 

@@ -1,5 +1,6 @@
 """What every stage is given, and the one way a stage hands over its result."""
 
+import hashlib
 import platform
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,11 @@ class StageContext:
             if isinstance(other.settings, PretrainSettings):
                 total += other.settings.total_tokens()
         return total
+
+    def seed_of(self, stage: Stage) -> int:
+        """Return the seed of a stage's text: stages over the same files read it in other orders."""
+        text = f"{self.recipe.seed}:{stage.name}".encode()
+        return int.from_bytes(hashlib.blake2b(text, digest_size=4).digest(), "big")
 
     def started(self, stage: Stage, step: int = 0) -> None:
         """Announce the stage."""

@@ -59,18 +59,23 @@ def _windows(
     stage: Stage, settings: PretrainSettings, context: StageContext, parent: Checkpoint
 ) -> PackedWindows:
     """Return the stage's windows and warn when it goes through them more than once."""
+    seed = context.seed_of(stage)
     windows = prepare_windows(
-        read_documents(settings.sources, context.recipe.seed),
+        read_documents(settings.sources, seed),
         parent.tokenizer,
         end_token_of(parent),
         settings,
         context.run.data_folder / stage.name,
-        context.recipe.seed,
+        seed,
     )
     epochs = settings.total_steps() * settings.batch_size / len(windows.training)
+    held_out = {
+        "documents": "from documents that no stage trains on",
+        "windows": "the last of this stage's text, too short to hold whole documents out",
+    }
     context.recorder.say(
-        f"{len(windows.training):,} training and {len(windows.validation)} held-out windows; "
-        f"{epochs:.2f} epochs"
+        f"{len(windows.training):,} training and {len(windows.held_out)} held-out windows "
+        f"({held_out[windows.held_out_by]}); {epochs:.2f} epochs"
     )
     if epochs > 1.001:
         context.recorder.warn(

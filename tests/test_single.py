@@ -1,0 +1,50 @@
+"""Verbs on one checkpoint: what `validate` measures. test_training_cli.py has the others."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from stentor.loading import open_checkpoint_folder
+from training.__main__ import main
+from training.checkpoint import load_model
+from training.loop import validation_loss
+
+
+def test_validate_measures_a_model_on_text(
+    tiny_model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    story, facts = tmp_path / "story.txt", tmp_path / "facts.jsonl"
+    story.write_text("Naïve café owners say “bonjour” to every visitor. 😀\n" * 60)
+    facts.write_text(json.dumps({"text": "Two and two are four; four and four are eight. " * 60}))
+    assert main(["validate", str(tiny_model_folder), str(story), str(facts), "--json"]) == 0
+    values = json.loads(capsys.readouterr().out)
+    checkpoint = open_checkpoint_folder(tiny_model_folder)
+    assert (values["model"], values["revision"]) == (str(tiny_model_folder), checkpoint.revision)
+
+    # By hand: in training, the two files are read in turn, each document with its end.
+    ids: list[int] = []
+    for text in (story.read_text(), json.loads(facts.read_text())["text"]):
+        ids += [*checkpoint.tokenizer.encode(text).ids, 0]
+    num_windows = len(ids) // 511
+    windows = torch.tensor(ids[: num_windows * 511]).reshape(num_windows, 511)
+    windows = torch.cat([windows, torch.zeros(num_windows, 1, dtype=torch.int64)], dim=1)
+    loss = validation_loss(load_model(checkpoint), [windows])
+    assert values["loss"] == pytest.approx(loss, rel=1e-5)
+    assert (values["num_windows"], values["num_tokens"]) == (num_windows, num_windows * 511)
+    # Each token of this tokenizer spells its bytes, one printable character each.
+    predicted = windows[:, 1:].flatten().tolist()
+    spelled = [str(checkpoint.tokenizer.id_to_token(token)) for token in predicted if token != 0]
+    num_bytes = sum(map(len, spelled))
+    assert abs(values["num_bytes"] - num_bytes) <= 3 * num_windows, "a character may be cut"
+    bits = loss * values["num_tokens"] / math.log(2)
+    assert values["bits_per_byte"] == pytest.approx(bits / values["num_bytes"], rel=1e-5)
+
+    assert main(["validate", str(tiny_model_folder), str(tmp_path), "--max-windows", "2"]) == 0
+    line = capsys.readouterr().out
+    assert checkpoint.revision in line and "bits per byte over 1,022 tokens" in line
+    facts.write_text('{"text": "short"}')
+    assert main(["validate", str(tiny_model_folder), str(facts)]) == 2
+    assert "shorter than a window of 512 tokens" in capsys.readouterr().err
