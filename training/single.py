@@ -17,7 +17,7 @@ from stentor.hub import cached_folder
 from stentor.knobs import from_arguments
 from stentor.loading import Checkpoint, open_checkpoint_folder, read_json
 from stentor.models import find_model
-from training.checkpoint import GROWTH_FILE, end_token_of, load_model, save_checkpoint
+from training.checkpoint import TRAINER_FILE, end_token_of, load_model, save_checkpoint
 from training.hardware import describe_machine
 from training.loop import validation_loss
 from training.recipe import WINDOW_TOKENS, ExpandSettings, Source
@@ -65,9 +65,9 @@ def export_model(parsed: argparse.Namespace) -> int:
     model: LlamaForCausalLM = load_model(source)
     torch.nn.Module.to(model, getattr(torch, parsed.dtype))
     model.config.dtype = parsed.dtype
-    report = source.folder / GROWTH_FILE
-    growth = {"growth": read_json(report)} if report.is_file() else {}
-    save_checkpoint(parsed.output, model, source.folder, {"parent": source.revision, **growth})
+    trainer = source.folder / TRAINER_FILE  # where the weights come from goes with them
+    details = read_json(trainer) if trainer.is_file() else {}
+    save_checkpoint(parsed.output, model, source.folder, {**details, "parent": source.revision})
     size = sum(path.stat().st_size for path in parsed.output.iterdir())
     print(f"{parsed.output}: {size / 1e6:.1f} MB, {parsed.dtype}")
     return 0

@@ -36,7 +36,7 @@ def demo_pair() -> Recipe:
             # One schedule over the three: warm up once, stay, decay in the last.
             Stage("general", "pretrain", "General text", _stage(700_000, 1e-3, 0.05, 1.0)),
             Stage("narrative", "pretrain", "Narrative text", _stage(700_000, 1e-3, 0.02, 1.0)),
-            Stage("textbook", "pretrain", "Textbook text", _stage(700_000, 1e-3, 0.02, 0.02)),
+            Stage("textbook", "pretrain", "Textbook text", _stage(1_200_000, 8e-4, 0.02, 0.02)),
         ),
         notes=(
             "Give each stage some text of the others too: a small model soon forgets what it no "
@@ -59,6 +59,6 @@ def _stage(
         warmup_fraction=warmup_fraction,
         final_fraction=final_fraction,
         validation_windows=32,
-        validate_every=40,
+        validate_every=100,
         checkpoint_every=100,
     )
