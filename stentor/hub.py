@@ -92,6 +92,11 @@ def cached_folder(spec: ModelSpec) -> Path | None:
     return next((folder for folder in snapshots if is_complete(folder)), None)
 
 
+def folder_of(spec: ModelSpec) -> Path | None:
+    """Return where the model's files are on this machine, or None; never asks the network."""
+    return spec.folder or cached_folder(spec)
+
+
 class Fetcher:
     """Downloads models in the background; any number of browsers may read its state."""
 

@@ -12,7 +12,7 @@ from types import TracebackType
 
 from stentor.engine.engine import Engine
 from stentor.errors import ModelError, PromptError
-from stentor.hub import cached_folder
+from stentor.hub import folder_of
 from stentor.knobs import choose
 from stentor.loading import Checkpoint, open_checkpoint_folder
 from stentor.model_folder import is_complete, weight_files
@@ -150,11 +150,6 @@ class ModelStore:
         return known + [
             entry for entry in checkpoints if entry.spec.folder and entry.spec.folder.is_dir()
         ]
-
-
-def folder_of(spec: ModelSpec) -> Path | None:
-    """Return where the model's files are on this machine, or None; never asks the network."""
-    return spec.folder or cached_folder(spec)
 
 
 def _describe(spec: ModelSpec) -> AvailableModel:

@@ -1,5 +1,6 @@
 """Shared fixtures: a private STENTOR_HOME for each test and a real, tiny Llama checkpoint."""
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,6 +34,16 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def old_signals() -> Iterator[None]:
+    """Give the test process its own handlers back after a run was executed in it."""
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = [signal.getsignal(number) for number in numbers]
+    yield
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)
 
 
 def write_tiny_tokenizer(folder: Path) -> Tokenizer:

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 
 import pytest
 
@@ -21,15 +20,7 @@ from stentor.runs import (
 )
 from training.recorder import Recorder
 
-
-@pytest.fixture(autouse=True)
-def _old_signals() -> Iterator[None]:
-    """Give the test process its own signal handlers back."""
-    numbers = (signal.SIGTERM, signal.SIGINT)
-    before = [signal.getsignal(number) for number in numbers]
-    yield
-    for number, handler in zip(numbers, before, strict=True):
-        signal.signal(number, handler)
+pytestmark = pytest.mark.usefixtures("old_signals")
 
 
 @pytest.fixture

@@ -47,6 +47,8 @@ from training.recipe import Recipe, Source
 from training.recipes import find_recipe
 from training.runner import check_machine, execute, locate_start
 
+pytestmark = pytest.mark.usefixtures("old_signals")
+
 ROOT = Path(__file__).resolve().parent.parent
 FINAL = f"story-{NUM_STEPS:06d}"
 
@@ -91,16 +93,6 @@ def _break(run: Run) -> tuple[Status, ...]:
         found.append(current_status(run))
     assert run_to_its_end(run, "resume") == "finished", tail_log(run)
     return tuple(found)
-
-
-@pytest.fixture(autouse=True)
-def _old_signals() -> Iterator[None]:
-    """Give the test process its handlers back where a run was executed in it."""
-    numbers = (signal.SIGTERM, signal.SIGINT)
-    before = [signal.getsignal(number) for number in numbers]
-    yield
-    for number, handler in zip(numbers, before, strict=True):
-        signal.signal(number, handler)
 
 
 def of_kind(run: Run, kind: str) -> list[dict[str, object]]:

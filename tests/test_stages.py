@@ -1,7 +1,5 @@
 """Stages that no other file runs: a model made from nothing, and the sample a stage ends with."""
 
-import signal
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,16 +26,7 @@ CREATE = CreateSettings(
 )
 
 
-@pytest.fixture
-def _old_signals() -> Iterator[None]:
-    numbers = (signal.SIGTERM, signal.SIGINT)
-    before = [signal.getsignal(number) for number in numbers]
-    yield
-    for number, handler in zip(numbers, before, strict=True):
-        signal.signal(number, handler)
-
-
-@pytest.mark.usefixtures("_old_signals")
+@pytest.mark.usefixtures("old_signals")
 def test_a_model_made_from_nothing_is_the_same_every_time() -> None:
     """Also the one run that trains with activation checkpointing, as the card's recipe does."""
     settings = replace(TRAINING, num_steps=2, gradient_checkpointing=True)
@@ -80,7 +69,7 @@ def test_the_sample_is_the_same_with_and_without_activation_checkpointing(
     assert torch.equal(torch.random.get_rng_state(), state), "the run's own draws are its own"
 
 
-@pytest.mark.usefixtures("_old_signals")
+@pytest.mark.usefixtures("old_signals")
 def test_reading_text_several_times_is_said(tiny_model_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "short.txt").write_text("A short text that is soon read. " * 200)
     source = Source(kind="files", paths=(str(tmp_path / "short.txt"),))
@@ -99,7 +88,7 @@ def test_reading_text_several_times_is_said(tiny_model_folder: Path, tmp_path: P
     assert warning.startswith("Stage general reads its text ")
 
 
-@pytest.mark.usefixtures("_old_signals")
+@pytest.mark.usefixtures("old_signals")
 def test_a_resumed_stage_outlives_the_checkpoint_it_resumed_from(tiny_model_folder: Path) -> None:
     """The tokenizer was copied from the resumed checkpoint, which is pruned two saves later.
 
@@ -125,7 +114,7 @@ def test_a_resumed_stage_outlives_the_checkpoint_it_resumed_from(tiny_model_fold
     open_checkpoint_folder(run.checkpoints_folder / "base-000006")
 
 
-@pytest.mark.usefixtures("_old_signals")
+@pytest.mark.usefixtures("old_signals")
 def test_text_that_was_read_already_may_be_gone_at_a_resume(
     tiny_model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -14,6 +14,7 @@ from stentor.engine.engine import GenerationRequest
 from stentor.engine.sampling import SamplingSettings
 from stentor.engine.stream import StopReason, Stream
 from stentor.errors import ModelError, OptionError, PromptError
+from stentor.hub import folder_of
 from stentor.models import MODELS
 from stentor.runs import create_run
 from stentor.store import (
@@ -22,7 +23,6 @@ from stentor.store import (
     LoadedModel,
     ModelStore,
     count_tokens,
-    folder_of,
     prepare_prompt,
 )
 

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from stentor.errors import OptionError, RunError, StentorError
+from stentor.errors import INTERRUPTED, OptionError, RunError, StentorError
 from stentor.jobs import (
     ACTIVE_STATES,
     ask_to_stop,
@@ -56,7 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        return 130
+        return INTERRUPTED
 
 
 def make_parser() -> argparse.ArgumentParser:

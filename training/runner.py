@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from stentor.errors import OptionError, RunError
-from stentor.hub import cached_folder
+from stentor.hub import folder_of
 from stentor.jobs import training_refusal
 from stentor.models import find_model
 from stentor.provenance import num_cores
@@ -66,7 +66,7 @@ def locate_start(recipe: Recipe) -> Path | None:
     if recipe.start is None:
         return None
     spec = find_model(recipe.start)
-    folder = spec.folder or cached_folder(spec)
+    folder = folder_of(spec)
     if folder is None:
         raise RunError(
             f"{spec.title} ({spec.hub_id}) is not on this machine yet. Fetch it in the playground, "

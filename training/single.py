@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 from transformers import LlamaForCausalLM
 
 from stentor.errors import DataError, ModelError, OptionError
-from stentor.hub import cached_folder
+from stentor.hub import folder_of
 from stentor.knobs import from_arguments
 from stentor.loading import Checkpoint, open_checkpoint_folder, read_json
 from stentor.models import find_model
@@ -142,7 +142,7 @@ def _tokens_with_bytes(
 def open_reference(reference: str) -> Checkpoint:
     """Open what the user named."""
     spec = find_model(reference)
-    folder = spec.folder or cached_folder(spec)
+    folder = folder_of(spec)
     if folder is None:
         raise ModelError(f"{spec.title} is not on this machine yet: hf download {spec.hub_id}")
     return open_checkpoint_folder(folder)

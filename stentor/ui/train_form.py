@@ -12,8 +12,8 @@ import gradio as gr
 from gradio.components import Component
 
 from stentor.errors import DataError
+from stentor.hub import folder_of
 from stentor.models import MODELS
-from stentor.store import folder_of
 from stentor.ui import train_view as view
 from stentor.ui.context import AppContext
 from stentor.ui.shared import HIDDEN, file_size, guarded, status_line
