@@ -181,6 +181,7 @@ def _time_transformers(
         ids,
         attention_mask=torch.ones_like(ids),
         max_new_tokens=limit,
+        min_new_tokens=limit,  # the end of a text, drawn by chance, would measure less
         do_sample=True,
         temperature=settings.temperature,
         top_p=settings.top_p,
