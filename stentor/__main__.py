@@ -1,4 +1,4 @@
-"""`python -m stentor generate | models | bench | eval | serve`.
+"""`python -m stentor generate | score | eval | quality | models | bench | serve`.
 
 Each command is a module with `add_<name>_arguments(parser)` and `run_<name>(arguments)`; only the
 one that is asked for is imported, so that help comes quickly.
@@ -30,6 +30,8 @@ class Command:
 
 COMMANDS: dict[str, Command] = {
     "generate": Command("stentor.commands", "continue a prompt with one or more models"),
+    "score": Command("stentor.score", "say how likely each token of a text is to a model"),
+    "quality": Command("stentor.quality", "compare a precision with fp32 on held-out text"),
     "models": Command("stentor.commands", "list the known models and where they are"),
     "bench": Command("stentor.bench", "measure load time, first token and tokens per second"),
     "eval": Command("stentor.evaluation", "run a category of prompts through two models"),

@@ -1,50 +1,58 @@
-"""`python -m stentor generate` and `python -m stentor models`: what the tabs do, in a terminal."""
+"""`python -m stentor generate` and `python -m stentor models`: what the tabs do, in a terminal.
+
+Also what the other commands share: a text from standard input, a model that is fetched first.
+"""
 
 import argparse
 import json
 import sys
 import unicodedata
 from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Any
 
+from stentor.engine.decoder import MAX_ALTERNATIVES
 from stentor.engine.engine import GenerationRequest
 from stentor.engine.sampling import SamplingSettings
 from stentor.engine.stream import Snapshot, StopReason, Stream
 from stentor.errors import ModelError, PromptError
 from stentor.hub import cached_folder, fetch
-from stentor.knobs import add_arguments, from_arguments, to_json
+from stentor.knobs import add_arguments, from_arguments, knob, to_json
 from stentor.loading import count_parameters
-from stentor.models import PAIRS, find_model
+from stentor.models import MODELS, PAIRS, find_model
 from stentor.provenance import versions
 from stentor.store import (
     MAX_CHARACTERS,
     OVERFLOW,
     AvailableModel,
+    EngineOptions,
     LoadedModel,
     ModelStore,
     PreparedPrompt,
+    open_store,
     prepare_prompt,
 )
+from stentor.token_scores import token_json
 
 SESSION = "command line"
 MEGABYTE = 1_000_000
 
 
+@dataclass(frozen=True)
+class TokenOptions:
+    """What is told of each token besides its own log-probability and rank."""
+
+    alternatives: int = knob(
+        0, low=0, high=MAX_ALTERNATIVES, step=1, help="Also tell this many likeliest tokens of each"
+    )
+
+
 def add_generate_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `generate` to a parser."""
-    demo = PAIRS["demo"]
-    parser.add_argument(
-        "prompt",
-        nargs="?",
-        help="text to continue; standard input where it is left out (less its last line break)",
-    )
-    parser.add_argument(
-        "--model",
-        action="append",
-        help="a name, run:<id>/<checkpoint> or a folder; may be given several times "
-        f"(default {demo.left} and {demo.right})",
-    )
+    add_text_arguments(parser, "prompt", "text to continue")
     add_arguments(parser, SamplingSettings)
+    add_arguments(parser, TokenOptions)
+    add_arguments(parser, EngineOptions)
     parser.add_argument(
         "--overflow",
         choices=tuple(OVERFLOW),
@@ -54,6 +62,41 @@ def add_generate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object at the end")
 
 
+def add_text_arguments(parser: argparse.ArgumentParser, name: str, help: str) -> None:
+    """Add a text, which may come from standard input, and the models that read it."""
+    demo = PAIRS["demo"]
+    parser.add_argument(
+        name,
+        nargs="?",
+        help=f"{help}; standard input where it is left out (less its last line break)",
+    )
+    parser.add_argument(
+        "--model",
+        action="append",
+        help="a name, run:<id>/<checkpoint> or a folder; may be given several times "
+        f"(default {demo.left} and {demo.right})",
+    )
+
+
+def models_named(arguments: argparse.Namespace) -> list[str]:
+    """Return the references given with --model, else those of the demo pair."""
+    return arguments.model or [PAIRS["demo"].left, PAIRS["demo"].right]
+
+
+def models_at_hand() -> list[str]:
+    """Return the names of the known models that can be loaded without a download.
+
+    Raises:
+        ModelError: there is none.
+    """
+    with ModelStore() as store:
+        names = [entry.spec.name for entry in store.available() if entry.is_ready]
+    known = [name for name in names if name in MODELS]
+    if not known:
+        raise ModelError("No known model is on this machine. Name one with --model.")
+    return known
+
+
 def run_generate(arguments: argparse.Namespace) -> int:
     """Continue a prompt with each model and print the texts as they come.
 
@@ -61,11 +104,12 @@ def run_generate(arguments: argparse.Namespace) -> int:
         StentorError: an option, a model or the prompt is wrong, or a generation failed.
     """
     settings = from_arguments(SamplingSettings, arguments)
-    prompt = _read_prompt(arguments.prompt)
-    references = arguments.model or [PAIRS["demo"].left, PAIRS["demo"].right]
-    with ModelStore() as store, ExitStack() as streams:
+    num_alternatives = from_arguments(TokenOptions, arguments).alternatives
+    options = from_arguments(EngineOptions, arguments)
+    prompt = read_text(arguments.prompt)
+    with open_store(options) as store, ExitStack() as streams:
         requests = []
-        for reference in references:
+        for reference in models_named(arguments):
             fetch_if_missing(reference)
             loaded = store.load(reference)
             prepared = prepare_prompt(
@@ -75,7 +119,9 @@ def run_generate(arguments: argparse.Namespace) -> int:
         # All are submitted before the first is read: they decode at the same time.
         results = []
         for loaded, prepared in requests:
-            request = GenerationRequest(prepared.token_ids, settings, SESSION)
+            request = GenerationRequest(
+                prepared.token_ids, settings, SESSION, num_alternatives=num_alternatives
+            )
             stream = loaded.engine.submit(request)
             streams.callback(stream.cancel)
             results.append((loaded, prepared, stream))
@@ -103,11 +149,16 @@ def fetch_if_missing(reference: str) -> None:
     print(file=sys.stderr)
 
 
-def _read_prompt(given: str | None) -> str:
+def read_text(given: str | None) -> str:
+    """Return the text given as an argument, else standard input less its last line break.
+
+    Raises:
+        PromptError: neither was given.
+    """
     if given is not None:
         return given
     if sys.stdin.isatty():
-        raise PromptError("Give a prompt as an argument, or on standard input.")
+        raise PromptError("Give a text as an argument, or on standard input.")
     # One more than allowed is enough to be refused, however much is piped in.
     return sys.stdin.read(MAX_CHARACTERS + 2).removesuffix("\n")
 
@@ -173,12 +224,7 @@ def _report(
 def _result(loaded: LoadedModel, prepared: PreparedPrompt, stream: Stream) -> dict[str, Any]:
     snapshot = _finished(loaded, stream)
     return {
-        "model": loaded.spec.name,
-        "hub_id": loaded.spec.hub_id,
-        "revision": loaded.checkpoint.revision,
-        "num_parameters": loaded.checkpoint.num_parameters,
-        "precision": "fp32",
-        "num_threads": loaded.engine.num_threads,
+        **model_json(loaded),
         "num_prompt_tokens": len(prepared.token_ids),
         "num_dropped_tokens": prepared.num_dropped,
         "text": snapshot.text,
@@ -186,7 +232,20 @@ def _result(loaded: LoadedModel, prepared: PreparedPrompt, stream: Stream) -> di
         "num_tokens": snapshot.num_tokens,
         "seconds_to_first_token": snapshot.seconds_to_first_token,
         "tokens_per_second": snapshot.tokens_per_second,
-        "tokens": [to_json(record) for record in stream.tokens],
+        "tokens": [token_json(record, loaded.checkpoint.tokenizer) for record in stream.tokens],
+    }
+
+
+def model_json(loaded: LoadedModel) -> dict[str, Any]:
+    """Return which model answered, and how it computed."""
+    return {
+        "model": loaded.spec.name,
+        "hub_id": loaded.spec.hub_id,
+        "revision": loaded.checkpoint.revision,
+        "num_parameters": loaded.checkpoint.num_parameters,
+        "precision": loaded.engine.precision,
+        "device": loaded.engine.device,
+        "num_threads": loaded.engine.num_threads,
     }
 
 

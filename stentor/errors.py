@@ -4,6 +4,7 @@
     ├── OptionError    an option or a name that is not allowed
     ├── ModelError     a checkpoint that cannot be found or loaded
     ├── PromptError    text that cannot be generated from
+    ├── BusyError      more requests than the room can hold; later it works
     ├── DataError      training text that cannot be read
     ├── RunError       a run folder that is missing, busy or damaged
     └── TrainingError  a training step or an expansion that must not go on
@@ -28,6 +29,10 @@ class ModelError(StentorError):
 
 class PromptError(StentorError):
     """Text that cannot be generated from."""
+
+
+class BusyError(StentorError):
+    """More requests than the room can hold; the same request works later."""
 
 
 class DataError(StentorError):

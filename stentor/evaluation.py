@@ -25,10 +25,10 @@ from stentor.evaluation_store import (
     summarise,
 )
 from stentor.exports import check_export_path, export_json, write_export
-from stentor.knobs import knobs
+from stentor.knobs import add_arguments, from_arguments, knobs
 from stentor.models import PAIRS
 from stentor.prompts import ALL, categories
-from stentor.store import ModelStore
+from stentor.store import EngineOptions, open_store
 
 WAIT_SECONDS = 0.2
 
@@ -54,6 +54,7 @@ def add_eval_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--temperature", type=float, help=options["temperature"].help)
     parser.add_argument("--max-new-tokens", type=int, help=options["max_new_tokens"].help)
+    add_arguments(parser, EngineOptions)
     parser.add_argument("--json", action="store_true", help="print provenance and results as JSON")
     parser.add_argument(
         "--export", type=Path, metavar="FILE", help="also write a .json or a .csv file"
@@ -69,11 +70,12 @@ def run_eval(arguments: argparse.Namespace) -> int:
         StentorError: an option is wrong; nothing was started.
     """
     settings = check_settings(settings_from(arguments))
+    options = from_arguments(EngineOptions, arguments)
     if arguments.export:
         check_export_path(arguments.export)
     for reference in settings.models:
         fetch_if_missing(reference)
-    with ModelStore() as store:
+    with open_store(options) as store:
         runner = EvaluationRunner(store)
         evaluation_id = runner.start(settings, SESSION)
         try:

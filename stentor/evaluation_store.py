@@ -59,13 +59,18 @@ def check_settings(settings: EvaluationSettings) -> EvaluationSettings:
 
 @dataclass(frozen=True)
 class ModelUsed:
-    """One of the two models; all but the reference and title is known once it is loaded."""
+    """One of the two models; all but the reference and title is known once it is loaded.
+
+    `device` and `num_threads` are unknown of evaluations by versions that had but one way.
+    """
 
     reference: str
     title: str
     revision: str | None = None
     num_parameters: int | None = None
     precision: str | None = None
+    device: str | None = None
+    num_threads: int | None = None
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,12 @@ import math
 from collections import deque
 from dataclasses import dataclass, replace
 from threading import Event, Lock, Thread
-from time import time
+from time import monotonic, time
 
 from stentor.engine.engine import GenerationRequest
 from stentor.engine.sampling import SamplingSettings
 from stentor.engine.stream import StopReason, Stream
-from stentor.errors import ModelError, OptionError, PromptError, StentorError
+from stentor.errors import BusyError, ModelError, OptionError, PromptError, StentorError
 from stentor.evaluation_store import (
     Evaluation,
     EvaluationSettings,
@@ -26,12 +26,12 @@ from stentor.prompts import Category, Prompt, find_category, prompts_of
 from stentor.scorers import SCORERS
 from stentor.store import LoadedModel, ModelStore, prepare_prompt
 
-# Of one evaluation, per model. Rows are decoded one after another, so more would gain nothing,
-# blur the speeds and keep visitors waiting.
-PROMPTS_AT_A_TIME = 1
+# Of one evaluation, per model, while there are slots that no visitor waits for; else one. They are
+# decoded together, so that eight take little longer than one.
+PROMPTS_AT_A_TIME = 8
 POLL_SECONDS = 0.02
-# What stentor.engine.llama computes in.
-PRECISION = "fp32"
+# After the engine refused a prompt because too many requests are waiting.
+RETRY_SECONDS = 1.0
 
 
 def sampling_for(category: Category, settings: EvaluationSettings) -> SamplingSettings:
@@ -69,6 +69,7 @@ class EvaluationWork:
         self._lock = Lock()  # no stream may start once the stop was asked for
         self._is_stopping = Event()
         self._active: list[_Task] = []
+        self._retry_at = [0.0, 0.0]  # by side, on the monotonic clock
         self._num_good = 0
         self._first_error: str | None = None
         # Not Thread.join: in Python 3.11 one that a Ctrl-C interrupts takes the thread for ended.
@@ -130,7 +131,9 @@ class EvaluationWork:
                     model,
                     revision=loaded.checkpoint.revision,
                     num_parameters=loaded.checkpoint.num_parameters,
-                    precision=PRECISION,
+                    precision=loaded.engine.precision,
+                    device=loaded.engine.device,
+                    num_threads=loaded.engine.num_threads,
                 )
             )
         self.evaluation = replace(self.evaluation, models=(used[0], used[1]))
@@ -142,17 +145,34 @@ class EvaluationWork:
         waiting = (deque(prompts), deque(prompts))
         while not self._is_stopping.is_set():
             for side in (0, 1):
-                busy = sum(task.side == side for task in self._active)
-                if waiting[side] and busy < PROMPTS_AT_A_TIME:
-                    self._submit(waiting[side].popleft(), side)
+                self._fill(side, waiting[side])
             if not self._active and not any(waiting):
                 return
             self._collect()
 
-    def _submit(self, prompt: Prompt, side: int) -> None:
-        """Start one prompt; one that this model cannot take becomes a result that says so."""
+    def _fill(self, side: int, waiting: deque[Prompt]) -> None:
+        """Submit prompts of one side: one at least, more only to slots that stand empty."""
+        num_active = sum(task.side == side for task in self._active)
+        is_full = num_active >= PROMPTS_AT_A_TIME or monotonic() < self._retry_at[side]
+        if not waiting or is_full:
+            return
+        loaded = self._load_again(side)
+        num_wanted = PROMPTS_AT_A_TIME if loaded.engine.num_free_slots else 1
+        for _ in range(min(num_wanted - num_active, len(waiting))):
+            try:
+                self._submit(loaded, waiting[0], side)
+            except BusyError:
+                self._retry_at[side] = monotonic() + RETRY_SECONDS
+                return
+            waiting.popleft()
+
+    def _submit(self, loaded: LoadedModel, prompt: Prompt, side: int) -> None:
+        """Start one prompt; one that this model cannot take becomes a result that says so.
+
+        Raises:
+            BusyError: too many requests are waiting.
+        """
         try:
-            loaded = self._load_again(side)
             prepared = prepare_prompt(loaded, prompt.text)
             request = GenerationRequest(
                 prepared.token_ids, self._sampling[prompt.category], self.evaluation.id
@@ -183,8 +203,8 @@ class EvaluationWork:
                 self._active.remove(task)
             if not self._is_stopping.is_set():
                 self._record(self._result_of(task))
-        if not ended and self._active:
-            self._active[0].stream.wait(POLL_SECONDS)
+        if not ended:
+            self._is_stopping.wait(POLL_SECONDS)
 
     def _result_of(self, task: _Task) -> Result:
         snapshot = task.stream.snapshot()

@@ -10,8 +10,15 @@ from pathlib import Path
 def home() -> Path:
     """Return the folder that holds everything the playground writes."""
     chosen = os.environ.get("STENTOR_HOME")
-    if chosen:
-        return Path(chosen).expanduser().resolve()
+    return Path(chosen).expanduser().resolve() if chosen else _cache()
+
+
+def kernels_folder() -> Path:
+    """Return the folder for compiled code, which any number of homes may share."""
+    return _cache() / "kernels"
+
+
+def _cache() -> Path:
     cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return Path(cache).expanduser().resolve() / "stentor"
 

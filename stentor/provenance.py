@@ -13,6 +13,7 @@ def versions() -> dict[str, str]:
     return {
         "stentor": __version__,
         "torch": version("torch"),
+        "numba": version("numba"),
         "tokenizers": version("tokenizers"),
         "python": platform.python_version(),
     }

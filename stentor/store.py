@@ -1,22 +1,30 @@
 """Which models are loaded, which could be, and from a user's text to the tokens of a prompt.
 
 At most MAX_LOADED models are kept; the one unused for longest makes room, never one that is busy.
-A load that fails changes nothing for the others. Knows no pages.
+A load that fails changes nothing for the others. All engines share one budget of threads. Knows no
+pages.
 """
 
+import sys
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Lock
 from types import TracebackType
 
+from tokenizers import Encoding
+
 from stentor.engine.engine import Engine
+from stentor.engine.precision import PRECISIONS, resolve
+from stentor.engine.threads import ThreadBudget
 from stentor.errors import ModelError, PromptError
 from stentor.hub import folder_of
-from stentor.knobs import choose
+from stentor.knobs import choose, knob
 from stentor.loading import Checkpoint, open_checkpoint_folder
 from stentor.model_folder import is_complete, weight_files
 from stentor.models import MODELS, ModelSpec, find_model, list_checkpoint_models
+from stentor.provenance import num_cores
 
 MAX_LOADED = 4
 # Tokenising is bounded before it starts; 512 tokens are some 2,500 characters.
@@ -25,6 +33,20 @@ OVERFLOW = {
     "refuse": "Refuse a prompt that does not fit",
     "truncate": "Leave out the beginning of a prompt that does not fit",
 }
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """How models compute: flags of the app and of every command that loads a model."""
+
+    precision: str = knob(
+        "auto",
+        choices=PRECISIONS,
+        help="; ".join(f"{name}: {meaning}" for name, meaning in PRECISIONS.items()),
+    )
+    threads: int | None = knob(
+        None, low=1, high=1024, step=1, help="Of all models together; every core if left out"
+    )
 
 
 @dataclass(frozen=True)
@@ -61,9 +83,22 @@ class PreparedPrompt:
 class ModelStore:
     """The loaded models of this process. Thread-safe."""
 
-    def __init__(self, num_threads: int | None = None) -> None:
-        """`num_threads` of each model's worker; see engine.default_num_threads."""
-        self._num_threads = num_threads
+    def __init__(
+        self,
+        num_threads: int | None = None,
+        precision: str = "auto",
+        on_load: Callable[[LoadedModel], None] | None = None,
+    ) -> None:
+        """`num_threads` of all models together; None: every core this process may use.
+
+        `precision`: a name in PRECISIONS. `on_load` hears of each model that was loaded.
+
+        Raises:
+            OptionError: no such precision, or this machine cannot compute in it.
+        """
+        self._threads = ThreadBudget(num_threads or num_cores())
+        self._precision = resolve(precision)
+        self._on_load = on_load
         self._lock = Lock()  # guards the two tables
         self._loaded: OrderedDict[str, LoadedModel] = OrderedDict()  # least recently used first
         self._loading: dict[str, Lock] = {}
@@ -125,8 +160,10 @@ class ModelStore:
                 f"{len(is_idle)} models are loaded and all of them are busy. Stop one, or wait."
             )
         checkpoint = open_checkpoint_folder(folder)
-        engine = Engine(checkpoint, num_threads=self._num_threads)
+        engine = Engine(checkpoint, precision=self._precision, threads=self._threads)
         loaded = LoadedModel(spec, checkpoint, engine)
+        if self._on_load is not None:
+            self._on_load(loaded)
         with self._lock:
             self._loaded[key] = loaded
             surplus = self._pop_surplus(key)
@@ -150,6 +187,19 @@ class ModelStore:
         return known + [
             entry for entry in checkpoints if entry.spec.folder and entry.spec.folder.is_dir()
         ]
+
+
+def open_store(options: EngineOptions) -> ModelStore:
+    """Return a store that says on the error stream what it loads, and the memory that takes.
+
+    Raises:
+        OptionError: this machine cannot compute in the precision asked for.
+    """
+    return ModelStore(options.threads, options.precision, _print_load)
+
+
+def _print_load(loaded: LoadedModel) -> None:
+    print(f"{loaded.spec.title}: {loaded.engine.describe()}", file=sys.stderr, flush=True)
 
 
 def _describe(spec: ModelSpec) -> AvailableModel:
@@ -176,7 +226,7 @@ def count_tokens(loaded: LoadedModel, text: str) -> int:
     Raises:
         PromptError: the text is too long, or no valid Unicode.
     """
-    return len(_encode(loaded, text)[0]) if text else 0
+    return len(encode(loaded, text).ids) if text else 0
 
 
 def prepare_prompt(
@@ -194,7 +244,8 @@ def prepare_prompt(
     choose(OVERFLOW, overflow, "way to handle a long prompt")
     if not text:
         raise PromptError("The prompt is empty. Write a few words for the model to continue.")
-    token_ids, num_special = _encode(loaded, text)
+    encoding = encode(loaded, text)
+    token_ids, num_special = encoding.ids, _num_special(encoding)
     if len(token_ids) <= num_special:
         raise PromptError("The tokenizer finds no token in this prompt. Write a few words.")
     context = loaded.engine.context_length
@@ -211,8 +262,12 @@ def prepare_prompt(
     return PreparedPrompt((*token_ids[:num_special], *token_ids[start:]), start - num_special)
 
 
-def _encode(loaded: LoadedModel, text: str) -> tuple[list[int], int]:
-    """Return the tokens and how many of them the tokenizer itself put in front."""
+def encode(loaded: LoadedModel, text: str) -> Encoding:
+    """Return the tokens of a text, and their places in it.
+
+    Raises:
+        PromptError: the text is too long, or no valid Unicode.
+    """
     if len(text) > MAX_CHARACTERS:
         raise PromptError(
             f"The prompt has {len(text):,} characters; the most is {MAX_CHARACTERS:,}. Shorten it."
@@ -224,7 +279,10 @@ def _encode(loaded: LoadedModel, text: str) -> tuple[list[int], int]:
             f"Character {error.start + 1} of the prompt is half of a character (a lone surrogate). "
             "Delete it and try again."
         ) from error
-    encoding = loaded.checkpoint.tokenizer.encode(text)
+    return loaded.checkpoint.tokenizer.encode(text)
+
+
+def _num_special(encoding: Encoding) -> int:
+    """Return how many tokens the tokenizer itself put in front."""
     special = encoding.special_tokens_mask
-    num_special = next((place for place, flag in enumerate(special) if not flag), len(special))
-    return list(encoding.ids), num_special
+    return next((place for place, flag in enumerate(special) if not flag), len(special))

@@ -1,42 +1,37 @@
-"""Sampling: agreement with transformers' processors, and random numbers that nobody can disturb."""
+"""Settings, the random numbers that nobody can disturb, and what the samplers mean when drawing."""
 
 import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
 from transformers import (
+    LlamaForCausalLM,
     LogitsProcessorList,
+    MinPLogitsWarper,
     RepetitionPenaltyLogitsProcessor,
     TemperatureLogitsWarper,
     TopKLogitsWarper,
     TopPLogitsWarper,
 )
 
-from stentor.engine.sampling import (
-    SamplingSettings,
-    choose_token,
-    draw,
-    keep_top_k,
-    keep_top_p,
-    penalise_repetition,
-    process_logits,
-    uniform,
-)
-from stentor.errors import ModelError, OptionError
+from stentor.engine.cpu_decoder import CpuDecoder
+from stentor.engine.decoder import Answer, Draw, Piece
+from stentor.engine.sampling import SamplingSettings, uniform
+from stentor.engine.threads import ThreadBudget
+from stentor.errors import OptionError
 from stentor.knobs import check, from_json
+from stentor.loading import open_checkpoint_folder
 
-SEEN = [3, 5, 5, 11]
-
-
-def random_logits(seed: int, size: int = 50) -> Tensor:
-    return torch.randn(size, generator=torch.Generator().manual_seed(seed)) * 3.0
+PROMPT = (3, 40, 40, 200, 11, 299)
 
 
 def test_the_defaults_are_the_usage_example_of_the_card() -> None:
     settings = check(SamplingSettings())
     assert (settings.temperature, settings.top_p, settings.max_new_tokens) == (0.5, 0.9, 80)
-    assert (settings.top_k, settings.repetition_penalty) == (0, 1.0), "the other samplers are off"
+    assert (settings.top_k, settings.min_p, settings.repetition_penalty) == (0, 0.0, 1.0), "off"
 
 
 @pytest.mark.parametrize(
@@ -46,6 +41,8 @@ def test_the_defaults_are_the_usage_example_of_the_card() -> None:
         {"temperature": math.nan},
         {"top_p": 0.0},
         {"top_k": 1001},
+        {"min_p": -0.1},
+        {"min_p": 1.1},
         {"repetition_penalty": 0.4},
         {"max_new_tokens": 0},
         {"seed": 2**32},
@@ -55,59 +52,6 @@ def test_the_defaults_are_the_usage_example_of_the_card() -> None:
 def test_values_out_of_range_are_refused(values: dict[str, float]) -> None:
     with pytest.raises(OptionError):
         from_json(SamplingSettings, values)
-
-
-@pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize(
-    "settings",
-    [
-        SamplingSettings(),
-        SamplingSettings(temperature=1.0, top_p=1.0, top_k=7),
-        SamplingSettings(temperature=1.7, top_p=0.3, repetition_penalty=1.3),
-        SamplingSettings(temperature=0.8, top_p=0.75, top_k=12, repetition_penalty=0.7),
-        SamplingSettings(temperature=1.0, top_p=0.01),
-        SamplingSettings(temperature=2.0, top_p=1.0, top_k=1000, repetition_penalty=2.0),
-    ],
-)
-def test_the_samplers_agree_with_transformers(settings: SamplingSettings, seed: int) -> None:
-    logits = random_logits(seed)
-    processors = LogitsProcessorList()
-    if settings.repetition_penalty != 1.0:
-        processors.append(RepetitionPenaltyLogitsProcessor(settings.repetition_penalty))
-    processors.append(TemperatureLogitsWarper(settings.temperature))
-    if settings.top_k:
-        processors.append(TopKLogitsWarper(settings.top_k))
-    if settings.top_p < 1.0:
-        processors.append(TopPLogitsWarper(settings.top_p))
-    seen, scores = torch.LongTensor([SEEN]), torch.FloatTensor(logits.unsqueeze(0))
-    expected = processors(seen, scores)[0]
-    received = process_logits(logits, SEEN, settings)
-    torch.testing.assert_close(received, expected)
-
-
-def test_samplers_leave_the_models_own_logits_alone() -> None:
-    logits = random_logits(0)
-    before = logits.clone()
-    choose_token(logits, SEEN, SamplingSettings(repetition_penalty=1.5, top_k=3), index=0)
-    assert torch.equal(logits, before)
-
-
-def test_repetition_penalty_counts_a_token_once_and_pushes_both_signs_down() -> None:
-    penalised = penalise_repetition(torch.tensor([2.0, -2.0, 2.0]), [0, 0, 1], 2.0)
-    assert penalised.tolist() == [1.0, -4.0, 2.0]
-
-
-def test_top_k_keeps_ties_and_more_than_the_vocabulary_keeps_all() -> None:
-    assert keep_top_k(torch.tensor([1.0, 3.0, 3.0]), 1).tolist() == [-math.inf, 3.0, 3.0]
-    assert keep_top_k(torch.tensor([1.0, 2.0]), 1000).tolist() == [1.0, 2.0]
-
-
-def test_top_p_keeps_the_likeliest_token_however_small_the_mass() -> None:
-    assert keep_top_p(torch.tensor([0.0, 4.0, 1.0]), 0.01).isfinite().tolist() == [
-        False,
-        True,
-        False,
-    ]
 
 
 def test_uniform_numbers_depend_on_seed_and_index_alone() -> None:
@@ -120,41 +64,86 @@ def test_uniform_numbers_depend_on_seed_and_index_alone() -> None:
     assert uniform(2**32 - 1, 511) != uniform(0, 511)
 
 
-def test_draws_follow_the_distribution() -> None:
-    """10,000 draws: frequencies within four standard deviations, excluded tokens never."""
-    probabilities = torch.tensor([0.1, 0.0, 0.6, 0.3])
-    logits = probabilities.log()
-    counts = [0, 0, 0, 0]
-    for index in range(10_000):
-        counts[draw(logits, uniform(1, index))] += 1
-    assert counts[1] == 0
-    for count, probability in zip(counts, probabilities.tolist(), strict=True):
-        deviation = math.sqrt(10_000 * probability * (1 - probability))
-        assert abs(count - 10_000 * probability) <= 4 * deviation
+@dataclass(frozen=True)
+class Reference:
+    """A decoder in fp32, and the logits that transformers computes after PROMPT."""
+
+    decoder: CpuDecoder
+    logits: torch.Tensor  # [vocabulary]
+
+    def draw(self, settings: SamplingSettings, number: float) -> Answer:
+        return self.decoder.step([Piece(0, 0, PROMPT, Draw(settings, number))])[0][0]
 
 
-def test_a_draw_at_either_end_stays_in_the_vocabulary() -> None:
-    logits = torch.tensor([0.0, 1.0, -20.0])
-    assert draw(logits, 0.0) == 1, "the likeliest comes first"
-    assert draw(logits, 1.0 - 2**-53) == 2
+@pytest.fixture(scope="module")
+def reference(tiny_model_folder: Path) -> Iterator[Reference]:
+    checkpoint = open_checkpoint_folder(tiny_model_folder)
+    decoder = CpuDecoder(
+        checkpoint, precision="fp32", num_slots=1, context_length=64, threads=ThreadBudget(1)
+    )
+    model = LlamaForCausalLM.from_pretrained(tiny_model_folder, dtype=torch.float32)
+    with torch.inference_mode():
+        logits = model(torch.tensor([PROMPT])).logits[0, -1]
+    yield Reference(decoder, logits)
+    decoder.close()
 
 
-def test_greedy_takes_the_largest_logit_and_needs_no_random_number() -> None:
-    logits = torch.tensor([0.0, 5.0, 4.0])
-    greedy = SamplingSettings(temperature=0.0, top_p=0.01, top_k=1)
-    assert {choose_token(logits, [], greedy, index=index).token_id for index in range(20)} == {1}
+def kept(logits: torch.Tensor, settings: SamplingSettings) -> tuple[list[int], list[float]]:
+    """Return what transformers' samplers leave, likeliest first, and the cumulative mass."""
+    processors = LogitsProcessorList()
+    if settings.repetition_penalty != 1.0:
+        processors.append(RepetitionPenaltyLogitsProcessor(settings.repetition_penalty))
+    processors.append(TemperatureLogitsWarper(settings.temperature))
+    if settings.top_k:
+        processors.append(TopKLogitsWarper(settings.top_k))
+    if settings.top_p < 1.0:
+        processors.append(TopPLogitsWarper(settings.top_p))
+    if settings.min_p:
+        processors.append(MinPLogitsWarper(settings.min_p))
+    scores = processors(torch.LongTensor([PROMPT]), logits.unsqueeze(0).clone())[0]
+    ordered, order = scores.sort(descending=True, stable=True)
+    num_kept = int(ordered.isfinite().sum())
+    mass = ordered[:num_kept].softmax(-1, dtype=torch.float64).cumsum(-1)
+    return order[:num_kept].tolist(), mass.tolist()
 
 
-def test_the_log_probability_is_the_models_own_before_any_sampler() -> None:
-    logits = random_logits(3)
-    settings = SamplingSettings(temperature=1.9, top_k=5, repetition_penalty=2.0, seed=9)
-    choice = choose_token(logits, SEEN, settings, index=4)
-    expected = logits.log_softmax(-1)[choice.token_id].item()
-    assert choice.log_probability == pytest.approx(expected, abs=1e-5)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        SamplingSettings(),
+        SamplingSettings(temperature=1.0, top_p=1.0),
+        SamplingSettings(temperature=1.0, top_p=1.0, top_k=7),
+        SamplingSettings(temperature=1.0, top_p=1.0, min_p=0.2),
+        SamplingSettings(temperature=1.7, top_p=0.3, repetition_penalty=1.3),
+        SamplingSettings(temperature=0.8, top_p=0.75, top_k=12, repetition_penalty=0.7),
+        SamplingSettings(temperature=1.5, top_p=0.9, top_k=100, min_p=0.1, repetition_penalty=1.9),
+        SamplingSettings(temperature=1.0, top_p=0.01),
+        SamplingSettings(temperature=1.0, top_p=1.0, min_p=1.0),
+        SamplingSettings(temperature=2.0, top_p=1.0, top_k=1000, repetition_penalty=2.0),
+    ],
+)
+def test_a_draw_is_what_the_samplers_of_transformers_leave(
+    reference: Reference, settings: SamplingSettings
+) -> None:
+    """The inverse of the cumulative mass, tried in the middle of what each token takes of it."""
+    token_ids, mass = kept(reference.logits, settings)
+    log_probabilities = reference.logits.double().log_softmax(-1)
+    before = 0.0
+    for token_id, after in list(zip(token_ids, mass, strict=True))[:40]:
+        answer = reference.draw(settings, (before + after) / 2)
+        assert answer.token_id == token_id
+        expected = log_probabilities[token_id].item()
+        assert answer.log_probability == pytest.approx(expected, abs=1e-4), "the model's own"
+        before = after
+    assert reference.draw(settings, 0.0).token_id == token_ids[0]
+    assert reference.draw(settings, 1.0 - 2**-53).token_id == token_ids[-1]
 
 
-@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-def test_logits_that_are_no_numbers_are_named_not_sampled(bad: float) -> None:
-    logits = torch.tensor([0.0, bad, 1.0])
-    with pytest.raises(ModelError, match="NaN or infinite"):
-        choose_token(logits, [], SamplingSettings(), index=0)
+def test_greedy_takes_the_largest_penalised_logit_and_no_random_number(
+    reference: Reference,
+) -> None:
+    for penalty in (1.0, 2.0, 0.5):
+        greedy = SamplingSettings(0.0, 0.01, 1, 1.0, penalty)
+        penalised = SamplingSettings(1.0, 1.0, repetition_penalty=penalty)
+        expected = kept(reference.logits, penalised)[0][0]
+        assert {reference.draw(greedy, number / 7).token_id for number in range(7)} == {expected}

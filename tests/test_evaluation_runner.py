@@ -8,10 +8,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import torch
+from watched_decoder import WatchedDecoder
 
-from stentor import evaluation_runner
-from stentor.engine.engine import GenerationRequest
+from stentor import evaluation_runner, evaluation_work
+from stentor.engine.engine import NUM_SLOTS, Engine, GenerationRequest
+from stentor.engine.room import MAX_WAITING
+from stentor.engine.sampling import SamplingSettings
+from stentor.engine.stream import Stream
 from stentor.errors import ModelError, OptionError, RunError
 from stentor.evaluation_runner import EvaluationRunner
 from stentor.evaluation_store import (
@@ -21,7 +24,7 @@ from stentor.evaluation_store import (
     open_evaluation,
     read_results,
 )
-from stentor.evaluation_work import PRECISION, sampling_for
+from stentor.evaluation_work import PROMPTS_AT_A_TIME, sampling_for
 from stentor.prompts import categories, find_category, prompts_of, suite_hash
 from stentor.store import ModelStore, prepare_prompt
 
@@ -85,7 +88,7 @@ def test_a_category_runs_through_both_models(
     assert evaluation.finished is not None and evaluation.finished >= evaluation.started
     checkpoint = store.load(quick.models[0]).checkpoint
     for model in evaluation.models:
-        assert (model.revision, model.precision) == (checkpoint.revision, PRECISION)
+        assert model.revision == checkpoint.revision
         assert model.num_parameters == checkpoint.num_parameters
     results = read_results(evaluation)
     expected = {(prompt.id, side) for prompt in prompts_of("mathematics") for side in (0, 1)}
@@ -111,14 +114,87 @@ def test_both_sides_get_the_seed_and_settings_and_so_the_same_text(
         assert texts[prompt.id, 0] == texts[prompt.id, 1] == stream.snapshot().text
 
 
-def test_the_precision_written_down_is_the_engines(
-    store: ModelStore, quick: EvaluationSettings
+@pytest.mark.parametrize("precision", ["int8", "fp32"])
+def test_what_is_written_down_is_how_the_engine_computed(
+    quick: EvaluationSettings, precision: str
 ) -> None:
-    """When the engine learns int8, evaluation_work.PRECISION must learn to ask it."""
-    decoder = store.load(quick.models[0]).engine._decoder
-    tensors = [value for value in vars(decoder).values() if isinstance(value, torch.Tensor)]
-    assert tensors and all(tensor.dtype == torch.float32 for tensor in tensors)
-    assert PRECISION == "fp32"
+    """The record once said fp32 whatever the engine did."""
+    with ModelStore(num_threads=1, precision=precision) as store:
+        runner = EvaluationRunner(store)
+        evaluation_id = runner.start(quick, "me")
+        assert runner.wait(evaluation_id, WAIT_SECONDS)
+    for model in open_evaluation(evaluation_id).models:
+        assert (model.precision, model.device, model.num_threads) == (precision, "cpu", 1)
+
+
+def crowd(engine: Engine, number: int) -> list[Stream]:
+    """Let many visitors ask for a few tokens each."""
+    settings = SamplingSettings(max_new_tokens=5)
+    return [
+        engine.submit(GenerationRequest((1, 2), settings, f"visitor {place}"))
+        for place in range(number)
+    ]
+
+
+@pytest.fixture
+def full_room(store: ModelStore, tiny_model_folder: Path) -> Iterator[WatchedDecoder]:
+    """Return the held decoder of an engine that has given all its slots to visitors."""
+    engine = store.load(str(tiny_model_folder)).engine
+    decoder = WatchedDecoder(engine, is_held=True)
+    streams = crowd(engine, NUM_SLOTS)
+    decoder.advance(2)  # the first step was chosen when the first visitor came
+    assert engine.num_free_slots == 0
+    yield decoder
+    decoder.release()
+    assert all(stream.wait(WAIT_SECONDS) for stream in streams)
+
+
+def test_an_evaluation_fills_the_batch(
+    runner: EvaluationRunner, store: ModelStore, long: EvaluationSettings
+) -> None:
+    """The engine decodes eight texts in little more than the time of one."""
+    engine = store.load(long.models[0]).engine
+    decoder = WatchedDecoder(engine, is_held=True)
+    runner.start(long, "me")
+    wait_for(lambda: engine.num_requests == 2 * PROMPTS_AT_A_TIME)  # both sides are this model
+    decoder.release()
+
+
+def test_visitors_come_first(
+    runner: EvaluationRunner,
+    store: ModelStore,
+    long: EvaluationSettings,
+    full_room: WatchedDecoder,
+) -> None:
+    """In a full room an evaluation stands in line once for each side, not with all its prompts."""
+    engine = store.load(long.models[0]).engine
+    runner.start(long, "me")
+    wait_for(lambda: engine.num_requests == NUM_SLOTS + 2)
+    time.sleep(0.1)
+    assert engine.num_requests == NUM_SLOTS + 2
+    full_room.release()
+
+
+def test_an_evaluation_that_is_refused_for_now_tries_again(
+    runner: EvaluationRunner,
+    store: ModelStore,
+    quick: EvaluationSettings,
+    full_room: WatchedDecoder,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A room that is too full for one more must not cost a result, let alone the evaluation."""
+    monkeypatch.setattr(evaluation_work, "RETRY_SECONDS", 0.02)
+    engine = store.load(quick.models[0]).engine
+    crowd(engine, MAX_WAITING)
+    evaluation_id = runner.start(quick, "me")
+    wait_for(lambda: open_evaluation(evaluation_id).models[1].revision)
+    assert not runner.wait(evaluation_id, 0.1)
+    assert engine.num_requests == NUM_SLOTS + MAX_WAITING
+    full_room.release()
+    assert runner.wait(evaluation_id, WAIT_SECONDS)
+    evaluation = open_evaluation(evaluation_id)
+    assert evaluation.state == "finished"
+    assert [result.error for result in read_results(evaluation)] == [None] * 20
 
 
 def test_stop_frees_the_engine_and_keeps_what_is_finished(

@@ -72,6 +72,20 @@ def test_a_half_written_last_line_is_ignored() -> None:
     assert num_results(evaluation) == 1
 
 
+def test_an_evaluation_from_before_a_field_existed_is_read() -> None:
+    """Those made when the engine knew only fp32 name neither a device nor its threads."""
+    evaluation = make_evaluation()
+    path = evaluation.folder / RECORD_FILE
+    values = json.loads(path.read_text())
+    for model in values["models"]:
+        del model["device"], model["num_threads"]
+        model["precision"] = "fp32"
+    path.write_text(json.dumps(values))
+    (read,) = list_evaluations()
+    assert [model.precision for model in read.models] == ["fp32", "fp32"]
+    assert read.models[0].device is None
+
+
 def test_a_torn_line_and_a_newer_field_do_not_hide_the_rest() -> None:
     evaluation = make_evaluation()
     append_result(evaluation, make_result(0))

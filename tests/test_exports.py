@@ -38,8 +38,8 @@ def evaluation() -> Evaluation:
     return create_evaluation(
         EvaluationSettings(category="science", seed=7),
         (
-            ModelUsed("demo-base", "Demo base", "sha256:aa", 1_000, "fp32"),
-            ModelUsed("demo-big", "Demo big", "sha256:bb", 2_000, "fp32"),
+            ModelUsed("demo-base", "Demo base", "sha256:aa", 1_000, "fp32", "cpu"),
+            ModelUsed("demo-big", "Demo big", "sha256:bb", 2_000, "int8", "cpu"),
         ),
         suite_hash="sha256:1",
         sampling={"science": {"temperature": 0.5, "top_p": 0.9, "max_new_tokens": 80}},
@@ -79,6 +79,8 @@ def test_json_is_standard_json_and_shows_a_nan_as_a_nan(evaluation: Evaluation) 
 def test_csv_has_one_line_per_result_with_its_provenance(evaluation: Evaluation) -> None:
     first, second = rows(export_csv(evaluation, [replace(RESULT, side=0), RESULT]))
     assert (first["revision"], second["revision"]) == ("sha256:aa", "sha256:bb")
+    assert (first["precision"], second["precision"], second["device"]) == ("fp32", "int8", "cpu")
+    assert (second["min_p"], second["top_k"]) == ("", ""), "unknown of older evaluations"
     assert (second["seed"], second["temperature"], second["top_p"]) == ("7", "0.5", "0.9")
     assert second["text"] == RESULT.text
     assert (second["score"], second["mean_log_probability"]) == ("0.75", "-2.5")

@@ -7,7 +7,7 @@ from stentor.provenance import machine, versions
 
 
 def test_versions_name_what_decides_a_text() -> None:
-    assert set(versions()) == {"stentor", "torch", "tokenizers", "python"}
+    assert set(versions()) == {"stentor", "torch", "numba", "tokenizers", "python"}
     assert versions()["stentor"] == __version__
 
 

@@ -54,17 +54,21 @@ def test_generate_json_holds_all_that_is_needed_to_repeat_it(
 ) -> None:
     model = ["--model", str(tiny_model_folder)]
     flags = ["--max-new-tokens", "6", "--seed", "7", "--temperature", "1.0", "--top-k", "9"]
+    flags += ["--alternatives", "9", "--precision", "int8", "--threads", "1"]
     arguments = ["generate", "The river", *model, *model, *flags, "--json"]
     assert main(arguments) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["prompt"] == "The river" and report["overflow"] == "refuse"
     assert report["settings"]["seed"] == 7 and report["settings"]["top_p"] == 0.9
-    assert {"stentor", "torch", "tokenizers", "python"} <= set(report["versions"])
+    assert {"stentor", "torch", "numba", "tokenizers", "python"} <= set(report["versions"])
     first, second = report["results"]
     assert first["text"] == second["text"] == "".join(token["text"] for token in first["tokens"])
     assert first["revision"].startswith("sha256:") and first["stop_reason"] == "token limit"
     assert first["num_tokens"] == len(first["tokens"]) == 6
-    assert all(token["log_probability"] <= 0.0 for token in first["tokens"])
+    for token in first["tokens"]:
+        assert token["log_probability"] <= 0.0 and 1 <= token["rank"] <= 9
+        assert token["alternatives"][token["rank"] - 1]["token_id"] == token["token_id"]
+    assert (first["precision"], first["device"], first["num_threads"]) == ("int8", "cpu", 1)
     assert main(arguments) == 0
     again = json.loads(capsys.readouterr().out)
     assert again["results"][0]["text"] == first["text"]
@@ -100,9 +104,11 @@ def test_a_long_prompt_is_refused_or_cut_as_asked(
         (["generate", "x", "--model", "./nowhere"], "is not a folder"),
         (["generate", "", "--model", "{tiny}"], "prompt is empty"),
         (["generate", "x", "--model", "{tiny}", "--top-p", "3"], "Top p must be at most 1"),
-        (["bench", "--model", "{tiny}", "--users", "0"], "Users must be from 1 to 64"),
+        (["generate", "x", "--model", "{tiny}", "--min-p", "2"], "Min p must be at most 1"),
+        (["generate", "x", "--model", "{tiny}", "--threads", "0"], "Threads must be at least 1"),
+        (["bench", "--model", "{tiny}", "--users", "0"], "Users must be from 1 to"),
         (["bench", "--model", "{tiny}", "--threads", "0"], "Threads must be at least 1"),
-        (["bench", "--model", "{tiny}", "--tokens", "9999"], "Max new tokens must be at most 512"),
+        (["bench", "--model", "{tiny}", "--tokens", "9999"], "okens must be at most 512"),
     ],
 )
 def test_a_mistake_is_one_line_on_the_error_stream_and_code_2(
@@ -150,16 +156,16 @@ def test_models_lists_every_known_one(
 
 
 def test_control_c_ends_quietly_with_130(tiny_model_folder: Path, tmp_path: Path) -> None:
-    """Forty layers make the text last for seconds; the signal comes with its first line."""
+    """Many layers and texts last for seconds; the signal comes with the first line."""
     folder = write_endless(tiny_model_folder, tmp_path / "slow")
     deepen(folder, 40)
-    process = start("generate", "z", "--model", str(folder), "--max-new-tokens", "500")
+    process = start("generate", "z", *["--model", str(folder)] * 12, "--max-new-tokens", "500")
     assert process.stdout is not None
     assert process.stdout.readline().startswith("slow (")
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60.0)
     assert process.returncode == INTERRUPTED == 130
-    assert errors == ""
+    assert [line.partition(":")[0] for line in errors.splitlines()] == ["slow"], "only its load"
 
 
 def test_a_reader_that_goes_away_is_no_traceback(tiny_model_folder: Path, tmp_path: Path) -> None:
@@ -169,6 +175,7 @@ def test_a_reader_that_goes_away_is_no_traceback(tiny_model_folder: Path, tmp_pa
         assert process.stdin and process.stdout and process.stderr
         process.stdout.readline()
         process.stdout.close()
+        assert process.stderr.read().startswith("endless: "), "its load"
         assert process.stderr.read() == ""
         assert process.wait(60.0) == PIPE_CLOSED == 141
 

@@ -4,7 +4,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from threading import Thread
+from threading import Condition, Thread
 
 import pytest
 from tokenizers import Tokenizer, processors
@@ -16,13 +16,16 @@ from stentor.engine.stream import StopReason, Stream
 from stentor.errors import ModelError, OptionError, PromptError
 from stentor.hub import folder_of
 from stentor.models import MODELS
+from stentor.provenance import num_cores
 from stentor.runs import create_run
 from stentor.store import (
     MAX_CHARACTERS,
     MAX_LOADED,
+    EngineOptions,
     LoadedModel,
     ModelStore,
     count_tokens,
+    open_store,
     prepare_prompt,
 )
 
@@ -56,6 +59,11 @@ def begin(loaded: LoadedModel, max_new_tokens: int = 3) -> Stream:
     return loaded.engine.submit(GenerationRequest(prompt_ids, settings, "test"))
 
 
+def held(loaded: LoadedModel) -> Condition:
+    """Return the lock of an engine's room: while it is held, what is submitted stays waiting."""
+    return loaded.engine._room._changed
+
+
 def answers(loaded: LoadedModel) -> bool:
     stream = begin(loaded)
     assert stream.wait(60.0)
@@ -66,6 +74,41 @@ def test_a_model_is_loaded_once(store: ModelStore, tiny_model_folder: Path) -> N
     first = store.load(str(tiny_model_folder))
     assert store.load(f"  {tiny_model_folder}/ ").engine is first.engine
     assert answers(first)
+
+
+def test_all_models_share_one_budget_of_threads(tiny_model_folder: Path, tmp_path: Path) -> None:
+    """Two busy models with all cores each once made both of them slower than one after another."""
+    references = copies_of(tiny_model_folder, tmp_path, 2)
+    with ModelStore(num_threads=3) as store:
+        first, second = (store.load(reference).engine for reference in references)
+        assert first.num_threads == second.num_threads == 3
+        assert first._threads is second._threads
+    with ModelStore() as store:
+        assert store.load(references[0]).engine.num_threads == num_cores()
+
+
+@pytest.mark.parametrize("precision", ["int8", "fp32"])
+def test_models_compute_in_the_precision_asked_for(tiny_model_folder: Path, precision: str) -> None:
+    with ModelStore(num_threads=1, precision=precision) as store:
+        loaded = store.load(str(tiny_model_folder))
+        assert (loaded.engine.precision, loaded.engine.device) == (precision, "cpu")
+        assert answers(loaded)
+
+
+def test_a_precision_that_does_not_exist_is_refused_before_any_load() -> None:
+    with pytest.raises(OptionError, match="Did you mean 'int8'"):
+        ModelStore(precision="int4")
+
+
+def test_each_load_is_told_once_with_its_memory(
+    tiny_model_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with open_store(EngineOptions("int8", 1)) as store:
+        for _ in range(3):
+            engine = store.load(str(tiny_model_folder)).engine
+    printed = capsys.readouterr()
+    assert printed.err == f"{tiny_model_folder.name}: {engine.describe()}\n"
+    assert "int8" in printed.err and printed.out == ""
 
 
 def test_many_threads_loading_one_model_load_it_once(
@@ -114,8 +157,7 @@ def test_a_busy_model_never_makes_room(
 ) -> None:
     references = copies_of(tiny_model_folder, tmp_path, MAX_LOADED + 1)
     loaded = [store.load(reference) for reference in references[:MAX_LOADED]]
-    # While an engine's lock is held its worker cannot begin, so its request stays.
-    with loaded[0].engine._changed, loaded[1].engine._changed:
+    with held(loaded[0]), held(loaded[1]):
         streams = [begin(loaded[0]), begin(loaded[1])]
         store.load(references[MAX_LOADED])
         with pytest.raises(ModelError, match="closed to make room"):
@@ -130,7 +172,7 @@ def test_when_all_are_busy_another_load_is_refused(
 ) -> None:
     references = copies_of(tiny_model_folder, tmp_path, MAX_LOADED + 1)
     a, b, c, d = (store.load(reference) for reference in references[:MAX_LOADED])
-    with a.engine._changed, b.engine._changed, c.engine._changed, d.engine._changed:
+    with held(a), held(b), held(c), held(d):
         streams = [begin(loaded) for loaded in (a, b, c, d)]
         with pytest.raises(ModelError, match="all of them are busy"):
             store.load(references[MAX_LOADED])

@@ -38,6 +38,16 @@ def test_a_side_with_its_own_settings_gets_them_back() -> None:
     assert restored(json.dumps(unmatched)).own == (None, warmer)
 
 
+def test_an_entry_from_before_an_option_existed_means_its_default() -> None:
+    """Browsers keep entries for months; those without min-p were generated without it."""
+    old = entry()
+    for settings in (old["settings"], old["sides"][0]["settings"]):
+        del settings["min_p"]
+    back = restored(json.dumps(old))
+    assert back.settings == SETTINGS and back.settings.min_p == 0.0
+    assert back.own == (None, None)
+
+
 def test_an_entry_with_the_longest_prompt_can_be_opened_again() -> None:
     long = replace(OUTPUT, prompt="x" * 100_000)
     outputs: dict[str, Output | None] = {"left": long, "right": long}

@@ -36,6 +36,11 @@ def test_updates_touch_only_the_named_options() -> None:
     assert updates["seed"] != 0
 
 
+def test_every_option_of_the_engine_has_a_control() -> None:
+    assert {"top_k", "top_p", "min_p", "repetition_penalty"} <= set(OPTIONS)
+    assert "min p 0.1" in badge(replace(DEFAULTS, min_p=0.1), replace(DEFAULTS, min_p=0.1))
+
+
 def test_updates_refuse_what_the_knobs_refuse() -> None:
     with pytest.raises(OptionError, match="Temperature must be at most 2"):
         settings_updates({"temperature": 7})

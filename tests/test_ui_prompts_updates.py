@@ -1,7 +1,15 @@
 """The list of the Prompts tab under search and filters."""
 
+from stentor.evaluation_store import EvaluationSettings, ModelUsed, create_evaluation
 from stentor.prompts import prompts_of
-from stentor.ui.prompts_updates import choices_of, count_line, detail_of, filtered, list_updates
+from stentor.ui.prompts_updates import (
+    choices_of,
+    count_line,
+    detail_of,
+    filtered,
+    list_updates,
+    prompt_for_compare,
+)
 
 
 def test_a_choice_that_still_fits_is_kept() -> None:
@@ -37,3 +45,22 @@ def test_one_prompt_is_counted_in_the_singular() -> None:
 
 def test_the_detail_of_a_prompt_without_a_run() -> None:
     assert "The square root of 64 is" in detail_of("mathematics-02", None)
+
+
+def test_a_run_from_before_an_option_existed_sends_its_default_to_compare() -> None:
+    """Else Compare would keep the visitor's own min-p and show another text than the run's."""
+    run = create_evaluation(
+        EvaluationSettings("science"),
+        (ModelUsed("demo-base", "Demo base"), ModelUsed("demo-big", "Demo big")),
+        suite_hash="sha256:1",
+        sampling={"science": {"temperature": 0.4, "top_p": 0.8, "seed": 42}},
+        total=20,
+        prompts_at_a_time=1,
+        versions={},
+        machine={},
+    )
+    settings = dict(prompt_for_compare("science-01", run.id).settings)
+    assert (settings["temperature"], settings["top_p"], settings["seed"]) == (0.4, 0.8, 42)
+    assert settings["min_p"] == 0.0
+    of_category = dict(prompt_for_compare("science-01", None).settings)
+    assert set(of_category) == {"temperature", "max_new_tokens"}

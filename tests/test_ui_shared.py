@@ -1,8 +1,9 @@
 """The error boundary, escaping, and numbers as text."""
 
+import asyncio
 import inspect
 import math
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import gradio as gr
 import pytest
@@ -45,6 +46,33 @@ def test_a_generator_stays_a_generator_and_keeps_its_signature() -> None:
     assert next(running) == "hello"
     with pytest.raises(gr.Error, match="gone"):
         next(running)
+
+
+def test_an_async_generator_stays_one_and_is_closed_with_its_wrapper() -> None:
+    ended = []
+
+    @guarded
+    async def flow(prompt: str, request: gr.Request) -> AsyncIterator[str]:
+        try:
+            yield prompt
+            raise ModelError("gone")
+        finally:
+            ended.append(prompt)
+
+    async def take(prompt: str) -> None:
+        running = flow(prompt, gr.Request())
+        assert await anext(running) == prompt
+        if prompt == "left":
+            await running.aclose()  # type: ignore[attr-defined]
+            return
+        with pytest.raises(gr.Error, match="gone"):
+            await anext(running)
+
+    assert inspect.isasyncgenfunction(flow)
+    assert list(inspect.signature(flow).parameters) == ["prompt", "request"]
+    asyncio.run(take("left"))
+    asyncio.run(take("stayed"))
+    assert ended == ["left", "stayed"]
 
 
 def test_our_own_mistakes_are_not_dressed_up() -> None:

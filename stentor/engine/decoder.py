@@ -37,7 +37,8 @@ class Measure:
 class Piece:
     """Consecutive tokens of one request; `start` is the position of the first. 0 empties the slot.
 
-    Every token before `start` has been read into this slot by earlier steps.
+    Every token before `start` has been read into this slot by earlier steps. A piece of a step that
+    raised may be read again.
     """
 
     slot: int

@@ -1,231 +1,164 @@
 """Submit a request, read its stream: one worker thread decodes for everyone in the room.
 
-At most MAX_ROWS requests decode at the same time, one token each per turn; the others wait, and
-sessions take turns. Every row is decoded on its own, so that the same seed gives the same text bit
-for bit whoever else is in the room. It knows no references, prompts or pages.
+As many requests as there are slots are decoded together, and they come and go between two steps;
+the others wait, and sessions take turns. What a request draws does not depend on who else is in the
+room, so that the same seed gives the same text. It knows no references, prompts or pages.
 """
 
-import traceback
-from dataclasses import dataclass
-from threading import Condition, Thread
+from collections.abc import Sequence
+from functools import partial
 
 import torch
 
-from stentor.engine.cache import CachePool, CacheRow
-from stentor.engine.llama import LlamaDecoder
-from stentor.engine.sampling import SamplingSettings, choose_token
-from stentor.engine.scheduler import FairQueue
-from stentor.engine.stream import StopReason, Stream
-from stentor.engine.text import IncrementalText
-from stentor.errors import ModelError, PromptError, StentorError
-from stentor.knobs import check
-from stentor.loading import Checkpoint, read_weights
+from stentor.engine.decoder import Decoder
+from stentor.engine.decoders import context_length, open_decoder
+from stentor.engine.precision import resolve
+from stentor.engine.requests import (
+    GenerationJob,
+    GenerationRequest,
+    ScoreJob,
+    check_request,
+    check_score,
+)
+from stentor.engine.room import Room
+from stentor.engine.stream import StopReason, Stream, TokenRecord
+from stentor.engine.threads import ThreadBudget
+from stentor.engine.worker import Worker
+from stentor.errors import ModelError, OptionError
+from stentor.loading import Checkpoint
+from stentor.model_folder import read_revision
 from stentor.provenance import num_cores
 
-MAX_ROWS = 8
-MAX_WAITING = 128
-# A long prompt is read in pieces of this many tokens, so that nobody's stream stalls meanwhile.
-PREFILL_TOKENS = 64
-# A cache row is allocated for the whole context; a config may claim any length.
-MAX_CONTEXT = 4096
+__all__ = ["NUM_SLOTS", "Engine", "GenerationRequest"]
 
-
-@dataclass(frozen=True)
-class GenerationRequest:
-    """What to generate from; `first_index` is the number of tokens a continuation already has."""
-
-    prompt_ids: tuple[int, ...]
-    settings: SamplingSettings
-    session: str
-    first_index: int = 0
-
-
-class _Job:
-    """A request on its way: its tokens so far, its text and, once it has a slot, its cache row."""
-
-    def __init__(self, request: GenerationRequest, text: IncrementalText) -> None:
-        self.request = request
-        self.text = text
-        self.stream = Stream()
-        self.token_ids = list(request.prompt_ids)
-        self.row: CacheRow | None = None
-
-    @property
-    def num_generated(self) -> int:
-        return len(self.token_ids) - len(self.request.prompt_ids)
-
-
-def default_num_threads() -> int:
-    """Return half of the cores this process may use: the two models of a pair own one half each."""
-    return max(1, num_cores() // 2)
+NUM_SLOTS = 32  # a class of thirty
 
 
 class Engine:
     """One loaded model, decoding for everyone who submits. Thread-safe."""
 
     def __init__(
-        self, checkpoint: Checkpoint, *, num_threads: int | None = None, max_rows: int = MAX_ROWS
+        self,
+        checkpoint: Checkpoint,
+        *,
+        precision: str = "auto",
+        threads: ThreadBudget | None = None,
+        num_slots: int = NUM_SLOTS,
     ) -> None:
-        self.num_threads = num_threads or default_num_threads()
-        self.context_length = min(checkpoint.shape.context_length, MAX_CONTEXT)
+        """`precision`: a name in PRECISIONS. `threads`: shared with the other engines, if any.
+
+        At most `num_slots` requests are decoded together, fewer where memory is short.
+
+        Raises:
+            OptionError: no such precision here, or no slot.
+            ModelError: the weights cannot be read.
+        """
+        if num_slots < 1:
+            raise OptionError(f"A model needs at least 1 slot; got {num_slots}.")
+        self.precision = resolve(precision)
+        self.context_length = context_length(checkpoint.shape)
         self._checkpoint = checkpoint
-        self._decoder = LlamaDecoder(
-            checkpoint.shape, read_weights(checkpoint), self.context_length
-        )
-        self._max_rows = max_rows
-        self._pool = CachePool(checkpoint.shape, self.context_length, max_rows)
-        self._queue: FairQueue[_Job] = FairQueue()
-        self._active: list[_Job] = []
-        self._is_closed = False
-        self._worker: Thread | None = None
-        self._changed = Condition()  # guards the queue, the list of active jobs and the worker
+        self._threads = threads or ThreadBudget(num_cores())
+        decoder = self._open(num_slots)
+        self.num_slots = decoder.num_slots
+        self.cache_bytes = decoder.cache_bytes  # of the keys and values of all slots
+        self._room = Room(self.num_slots)
+        reopen = partial(self._reopen, self.num_slots)
+        self._worker = Worker(self._room, decoder, reopen, self._threads)
+
+    @property
+    def num_threads(self) -> int:
+        """Return how many threads all engines of the budget have together."""
+        return self._threads.total
+
+    @property
+    def device(self) -> str:
+        """Return "cpu" or the name of the GPU."""
+        return torch.cuda.get_device_name() if self.precision == "bf16" else "cpu"
 
     @property
     def num_requests(self) -> int:
         """Return how many requests are decoding or waiting."""
-        with self._changed:
-            return len(self._active) + len(self._queue)
+        return self._room.num_requests
+
+    @property
+    def num_free_slots(self) -> int:
+        """Return how many more requests could be decoded now."""
+        return self._room.num_free_slots
+
+    def describe(self) -> str:
+        """Return precision, slots, memory and threads in one line."""
+        threads = "1 thread" if self.num_threads == 1 else f"{self.num_threads} threads"
+        where = threads if self.device == "cpu" else self.device
+        return (
+            f"{self.precision}, {self.num_slots} slots x {self.context_length} tokens, "
+            f"KV cache {self.cache_bytes / 1e6:,.0f} MB, {where}"
+        )
 
     def submit(self, request: GenerationRequest) -> Stream:
         """Put the request in line and return its stream at once.
 
         Raises:
             PromptError: no prompt tokens, too many, or unknown ones.
-            OptionError: a setting is out of its range.
+            OptionError: a setting, the deadline or the number of alternatives is out of its range.
+            BusyError: too many requests are waiting.
             ModelError: the engine was closed.
-            StentorError: too many requests are waiting.
         """
-        check(request.settings)
-        self._check_prompt(request.prompt_ids)
-        job = _Job(request, IncrementalText(self._checkpoint.tokenizer, request.prompt_ids))
-        with self._changed:
-            if self._is_closed:
-                raise ModelError("This model was closed to make room. Load it again.")
-            if len(self._queue) >= MAX_WAITING:
-                raise StentorError(
-                    f"{len(self._queue)} requests are waiting already. Try again in a minute."
-                )
-            self._queue.add(request.session, job)
-            self._number_the_queue()
-            if self._worker is None:
-                self._worker = Thread(target=self._work, name="stentor-engine", daemon=True)
-                self._worker.start()
-            self._changed.notify_all()
+        check_request(request, self._checkpoint.shape.vocab_size, self.context_length)
+        job = GenerationJob(request, self._checkpoint, self.context_length)
+        self._room.add(job)
+        self._worker.wake()
         return job.stream
+
+    def score(
+        self, token_ids: Sequence[int], *, session: str, num_alternatives: int = 0
+    ) -> tuple[TokenRecord, ...]:
+        """Measure a given text: wait for the records of `token_ids[1:]`.
+
+        They are what generation would have recorded, had it drawn these tokens. The text waits for
+        a slot and is read in pieces like everybody's prompt.
+
+        Raises:
+            PromptError: fewer than two tokens, more than the context, or unknown ones.
+            OptionError: too many alternatives.
+            BusyError: too many requests are waiting.
+            ModelError: the model failed or was closed.
+        """
+        check_score(
+            token_ids, num_alternatives, self._checkpoint.shape.vocab_size, self.context_length
+        )
+        job = ScoreJob(token_ids, self._checkpoint, session, num_alternatives)
+        self._room.add(job)
+        self._worker.wake()
+        try:
+            job.stream.wait()
+        finally:
+            job.stream.cancel()  # an interrupted caller leaves nothing behind
+        snapshot = job.stream.snapshot()
+        if snapshot.stop_reason is StopReason.TOKEN_LIMIT:
+            return job.stream.tokens
+        raise ModelError(snapshot.error or "The model was closed while it measured the text.")
 
     def close(self) -> None:
         """Stop every stream and end the worker; returns when it has ended."""
-        with self._changed:
-            self._is_closed = True
-            worker = self._worker
-            self._changed.notify_all()
-        if worker is not None:
-            worker.join()
+        self._room.close()
+        self._worker.close()
 
-    def _check_prompt(self, prompt_ids: tuple[int, ...]) -> None:
-        if not prompt_ids:
-            raise PromptError("The prompt is empty. Write a few words to continue.")
-        if len(prompt_ids) >= self.context_length:
-            raise PromptError(
-                f"The prompt has {len(prompt_ids):,} tokens; the context of "
-                f"{self.context_length:,} must also hold what is generated. Shorten it."
-            )
-        if not 0 <= min(prompt_ids) <= max(prompt_ids) < self._checkpoint.shape.vocab_size:
-            raise PromptError("The prompt holds token ids that this model does not have.")
-
-    def _work(self) -> None:
-        """Serve until closed. A worker that breaks fails its streams; a request starts it anew."""
-        torch.set_num_threads(self.num_threads)  # counts for this thread only
-        reason, error = StopReason.STOPPED, None
-        try:
-            self._serve()
-        except Exception as unexpected:  # noqa: BLE001 - our own mistake must reach its readers
-            traceback.print_exc()
-            reason, error = StopReason.FAILED, _describe(unexpected)
-        with self._changed:
-            for job in (*self._active, *self._queue):
-                job.stream.finish(reason, error)
-            self._active = []
-            self._queue = FairQueue()
-            self._pool = CachePool(self._checkpoint.shape, self.context_length, self._max_rows)
-            self._worker = None
-
-    def _serve(self) -> None:
-        """Give every active request one turn after the other, until the engine is closed."""
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._is_closed or self._active or len(self._queue))
-                if self._is_closed:
-                    return
-                self._admit()
-                turn = tuple(self._active)
-            for job in turn:
-                self._take_turn(job)
-
-    def _admit(self) -> None:
-        """Give free slots to those who wait, and let go of those who no longer want one."""
-        unwanted = [job for job in self._queue if job.stream.is_cancelled]
-        for job in unwanted:
-            self._queue.remove(job)
-        while len(self._queue) and len(self._active) < self._max_rows:
-            job = self._queue.pop()
-            job.stream.set_queue_position(0)
-            self._active.append(job)
-        self._number_the_queue()
-        for job in unwanted:
-            job.stream.finish(StopReason.STOPPED)
-
-    def _number_the_queue(self) -> None:
-        for position, job in enumerate(self._queue, start=1):
-            job.stream.set_queue_position(position)
-
-    def _take_turn(self, job: _Job) -> None:
-        """Advance one request; whatever goes wrong with it ends it alone."""
-        error = None
-        try:
-            reason = self._advance(job)
-        except Exception as problem:  # noqa: BLE001 - the other requests must go on
-            if not isinstance(problem, StentorError):
-                traceback.print_exc()
-            reason, error = StopReason.FAILED, _describe(problem)
-        if reason is None:
-            return
-        with self._changed:
-            self._active.remove(job)
-            if job.row is not None:
-                self._pool.give_back(job.row)
-        job.stream.finish(reason, error)
-
-    def _advance(self, job: _Job) -> StopReason | None:
-        """Read the next piece of the prompt, or generate one token; return why it ended, if so."""
-        if job.stream.is_cancelled:
-            return StopReason.STOPPED
-        if job.row is None:
-            job.row = self._pool.take()
-        start = job.row.length
-        piece = job.token_ids[start : start + PREFILL_TOKENS]
-        hidden = self._decoder.hidden_states(piece, job.row)
-        if job.row.length < len(job.token_ids):
-            return None
-        settings = job.request.settings
-        choice = choose_token(
-            self._decoder.logits(hidden[-1]),
-            job.token_ids,
-            settings,
-            index=job.request.first_index + job.num_generated,
+    def _open(self, num_slots: int) -> Decoder:
+        return open_decoder(
+            self._checkpoint,
+            precision=self.precision,
+            num_slots=num_slots,
+            threads=self._threads,
         )
-        if choice.token_id in self._checkpoint.end_tokens:
-            return StopReason.END_OF_TEXT
-        job.token_ids.append(choice.token_id)
-        text = job.text.add(choice.token_id)
-        job.stream.append(choice.token_id, text, choice.log_probability)
-        if job.num_generated >= settings.max_new_tokens:
-            return StopReason.TOKEN_LIMIT
-        return StopReason.CONTEXT_FULL if len(job.token_ids) >= self.context_length else None
 
-
-def _describe(problem: Exception) -> str:
-    """Return what a user reads of a failure."""
-    if isinstance(problem, StentorError):
-        return str(problem)
-    return f"The engine failed: {type(problem).__name__}: {problem}"
+    def _reopen(self, num_slots: int) -> Decoder:
+        """Read the model again, if it is still the same one."""
+        checkpoint = self._checkpoint
+        try:
+            revision = read_revision(checkpoint.folder, checkpoint.files)
+        except OSError as error:
+            raise ModelError(f"{checkpoint.folder} cannot be read any more ({error}).") from error
+        if revision != checkpoint.revision:
+            raise ModelError(f"The model in {checkpoint.folder} was replaced. Load it again.")
+        return self._open(num_slots)

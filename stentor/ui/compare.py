@@ -5,7 +5,8 @@ compare_generation.py, the settings of both sides in compare_settings.py.
 """
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
 
@@ -14,14 +15,8 @@ import gradio as gr
 from stentor.errors import PromptError, StentorError
 from stentor.prompts import categories
 from stentor.ui.assets import read_asset
-from stentor.ui.compare_generation import (
-    SIDES,
-    Desk,
-    Output,
-    SideRequest,
-    generate,
-    model_heading,
-)
+from stentor.ui.compare_desk import SIDES, Desk
+from stentor.ui.compare_generation import Output, SideRequest, generate, model_heading
 from stentor.ui.compare_history import history_entry, restored
 from stentor.ui.compare_prompt import count_line
 from stentor.ui.compare_settings import OPTIONS, SettingsPanel, settings_updates
@@ -47,6 +42,8 @@ HISTORY = """
 </details>
 """
 LONG: dict[str, Any] = {**HIDDEN, "concurrency_limit": None}
+# Many updates: their values are drawn as they are, without a turn of Gradio's threads for each.
+STREAM: dict[str, Any] = {**LONG, "postprocess": False}
 
 
 def build(context: AppContext, page: Page) -> None:
@@ -110,13 +107,13 @@ class _Compare:
             guarded(self._generate),
             form,
             results,
-            **LONG,
+            **STREAM,
         )
-        self.go_on.click(guarded(self._continue), [*kept, *form], results, **LONG)
+        self.go_on.click(guarded(self._continue), [*kept, *form], results, **STREAM)
         rolled = self.again.click(
             self.settings.new_seeds, None, self.settings.seeds, queue=False, **HIDDEN
         )
-        rolled.then(guarded(self._generate), form, results, **LONG)
+        rolled.then(guarded(self._generate), form, results, **STREAM)
         self.stop.click(self._stop, None, None, queue=False, **HIDDEN)
         for side in SIDES:
             self.panes[side][1].click(self._stop_side(side), None, None, queue=False, **HIDDEN)
@@ -154,13 +151,13 @@ class _Compare:
 
     # Handlers -------------------------------------------------------------------------------
 
-    def _generate(
+    async def _generate(
         self,
         request: gr.Request,
         prompt: str,
         pair: tuple[str, str],
         *values: Any,  # noqa: ANN401
-    ) -> Iterator[list[Any]]:
+    ) -> AsyncIterator[list[Any]]:
         if not prompt:
             raise PromptError("The prompt is empty. Write a few words for the models to continue.")
         overflow, settings = self.settings.read(values)
@@ -168,9 +165,10 @@ class _Compare:
             side: SideRequest(reference, prompt, overflow, settings[side])
             for side, reference in zip(SIDES, pair, strict=True)
         }
-        yield from self._stream(requests, request)
+        async for update in self._stream(requests, request):
+            yield update
 
-    def _continue(
+    async def _continue(
         self,
         request: gr.Request,
         left: Output | None,
@@ -178,7 +176,7 @@ class _Compare:
         _prompt: str,
         _pair: tuple[str, str],
         *values: Any,  # noqa: ANN401
-    ) -> Iterator[list[Any]]:
+    ) -> AsyncIterator[list[Any]]:
         """Go on after the last outputs with their own settings, for as many tokens as set now."""
         _, chosen = self.settings.read(values)
         requests = {}
@@ -191,9 +189,12 @@ class _Compare:
                 )
         if not requests:
             raise PromptError("There is nothing to continue yet. Press Generate first.")
-        yield from self._stream(requests, request)
+        async for update in self._stream(requests, request):
+            yield update
 
-    def _stream(self, requests: dict[str, SideRequest], request: gr.Request) -> Iterator[list[Any]]:
+    async def _stream(
+        self, requests: dict[str, SideRequest], request: gr.Request
+    ) -> AsyncIterator[list[Any]]:
         """Yield updates of panes, kept outputs and history while both sides generate."""
         session = request.session_hash or "no session"
         updates = generate(
@@ -203,12 +204,17 @@ class _Compare:
             requests,
             allow_folders=self.context.allow_folders,
         )
-        for views, outputs in updates:
-            yield [
-                *(views.get(side, gr.skip()) for side in SIDES),
-                *(outputs[side] if side in outputs else gr.skip() for side in SIDES),
-                history_entry(views, outputs) if any(outputs.values()) else gr.skip(),
-            ]
+        shown: dict[str, Any] = {}
+        async with aclosing(updates):
+            async for views, outputs in updates:
+                shown.update(views)
+                # No gr.skip() where it can be helped: for it Gradio builds the component anew,
+                # which costs more than all else. Only what differs is sent to the browser.
+                yield [
+                    *(shown.get(side, gr.skip()) for side in SIDES),
+                    *(outputs[side] if side in outputs else gr.skip() for side in SIDES),
+                    history_entry(views, outputs) if any(outputs.values()) else None,
+                ]
 
     def _stop(self, request: gr.Request) -> None:
         self.desk.stop(request.session_hash or "no session")

@@ -1,14 +1,15 @@
 """Two requests side by side, each at its own pace, and what a browser sees of them.
 
 The engine's streams belong to the room; this module submits them for one browser, reads their
-snapshots a few times a second and gives them back when the browser leaves. It knows no widgets.
+snapshots a few times a second and gives them back when the browser leaves. It runs on the event
+loop, where an update costs least; models are loaded in threads. It knows no widgets.
 """
 
+import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from threading import Lock
 from typing import Any
 
 from stentor.engine.engine import GenerationRequest
@@ -16,11 +17,16 @@ from stentor.engine.sampling import SamplingSettings
 from stentor.engine.stream import Snapshot, StopReason, Stream
 from stentor.errors import PromptError, StentorError
 from stentor.store import LoadedModel, ModelStore, prepare_prompt
-from stentor.ui.shared import number, short_count
+from stentor.ui.compare_desk import Desk, Ticket
+from stentor.ui.shared import duration, number, short_count
 
-SIDES = ("left", "right")
-# Updates of a page: often enough to look continuous, seldom enough for thirty browsers at once.
-UPDATE_SECONDS = 0.1
+# How soon the first token, a change of state and the end are noticed.
+LOOK_SECONDS = 0.05
+# Gradio lets go of a browser that has left when it sends the next update, so there is one at least
+# this often.
+ALIVE_SECONDS = 1.0
+# Of one generation, the wait included: nothing stays behind, whatever becomes of its browser.
+DEADLINE_SECONDS = 600.0
 
 
 @dataclass(frozen=True)
@@ -47,68 +53,6 @@ class SideRequest:
     earlier: Output | None = None
 
 
-class Ticket:
-    """One press of Generate: the streams of its sides as they start, and who was told to stop.
-
-    A side may be stopped before its model is loaded: whichever of stopping and starting comes
-    second sees the other.
-    """
-
-    def __init__(self) -> None:
-        self.streams: dict[str, Stream] = {}
-        self._stopped: set[str] = set()
-
-    def start(self, side: str, stream: Stream) -> None:
-        """Register a side's stream, unless the side was stopped meanwhile."""
-        self.streams[side] = stream
-        if side in self._stopped:
-            stream.cancel()
-
-    def stop(self, sides: tuple[str, ...] = SIDES) -> None:
-        """Cancel these sides; the engine frees them before the next token."""
-        self._stopped.update(sides)
-        for side in sides:
-            if side in self.streams:
-                self.streams[side].cancel()
-
-
-class Desk:
-    """Which ticket belongs to which browser; so that Stop finds it. Thread-safe."""
-
-    def __init__(self) -> None:
-        self._lock = Lock()
-        self._tickets: dict[str, Ticket] = {}
-
-    def open(self, session: str) -> Ticket:
-        """Return a new ticket for a browser; the one it had before is stopped."""
-        ticket = Ticket()
-        with self._lock:
-            earlier = self._tickets.pop(session, None)
-            self._tickets[session] = ticket
-        if earlier is not None:
-            earlier.stop()
-        return ticket
-
-    def is_current(self, session: str, ticket: Ticket) -> bool:
-        """Tell whether the browser still waits for this ticket and not for a newer one."""
-        with self._lock:
-            return self._tickets.get(session) is ticket
-
-    def stop(self, session: str, sides: tuple[str, ...] = SIDES) -> None:
-        """Stop these sides of a browser's generation, if it has one."""
-        with self._lock:
-            ticket = self._tickets.get(session)
-        if ticket is not None:
-            ticket.stop(sides)
-
-    def close(self, session: str, ticket: Ticket) -> None:
-        """Forget a ticket, stopping what still goes on."""
-        with self._lock:
-            if self._tickets.get(session) is ticket:
-                del self._tickets[session]
-        ticket.stop()
-
-
 class _Side:
     """One side while it generates: model, prompt tokens, stream, or the error that prevented it."""
 
@@ -120,6 +64,7 @@ class _Side:
         self.error = error
         self.stream: Stream | None = None
         self.num_dropped = 0
+        self._has_begun = False
         self.prompt_ids: tuple[int, ...] = ()
         if loaded is None:
             return
@@ -144,7 +89,13 @@ class _Side:
                 f"The context of {loaded.engine.context_length} tokens is full; it cannot go on."
             )
         self.stream = loaded.engine.submit(
-            GenerationRequest(given, settings, session, first_index=len(self._earlier_ids))
+            GenerationRequest(
+                given,
+                settings,
+                session,
+                first_index=len(self._earlier_ids),
+                deadline_seconds=DEADLINE_SECONDS,
+            )
         )
 
     @property
@@ -154,6 +105,14 @@ class _Side:
     @property
     def _earlier_text(self) -> str:
         return self.request.earlier.text if self.request.earlier else ""
+
+    @property
+    def stage(self) -> int:
+        """Return 0 before the first token, 1 after it, 2 at the end."""
+        if self.stream is None or self.stream.is_done:
+            return 2
+        self._has_begun = self._has_begun or self.stream.snapshot().num_tokens > 0
+        return int(self._has_begun)
 
     def output(self) -> Output | None:
         """Return what was generated, or None where nothing could start."""
@@ -184,23 +143,29 @@ class _Side:
         return view
 
     def _note(self, snapshot: Snapshot) -> str:
-        if snapshot.queue_position:
-            return f"Waiting: number {snapshot.queue_position} in line."
+        if not snapshot.is_done and snapshot.queue_position:
+            return waiting_line(snapshot.queue_position, snapshot.expected_wait_seconds)
+        if snapshot.stop_reason is StopReason.DEADLINE:
+            return (
+                f"Ended after {DEADLINE_SECONDS / 60:.0f} minutes, the most for one text. "
+                "Press Continue to go on."
+            )
         if self.num_dropped:
             return f"The first {self.num_dropped:,} tokens of the prompt were left out."
         return ""
 
 
-def generate(
+async def generate(
     store: ModelStore,
     desk: Desk,
     session: str,
     requests: dict[str, SideRequest],
     *,
     allow_folders: bool,
-) -> Iterator[tuple[dict[str, dict[str, Any]], dict[str, Output | None]]]:
+) -> AsyncGenerator[tuple[dict[str, dict[str, Any]], dict[str, Output | None]]]:
     """Yield (pane data of the sides that changed, finished outputs) until both sides are done.
 
+    Both are empty when nothing is new and Gradio is to find out whether the browser is still there.
     Closing the iterator (the browser is gone, or a newer generation began) frees the compute.
     """
     ticket = desk.open(session)
@@ -211,20 +176,31 @@ def generate(
             for side, request in requests.items()
         }
         shown: dict[str, dict[str, Any]] = {}
+        shown_stages: tuple[int, ...] = ()
+        shown_at = time.monotonic()
         while desk.is_current(session, ticket):
             is_over = _is_over(opening, ticket)  # before the last look
-            views = {side: _view(requests[side], opening[side]) for side in requests}
-            if is_over:
-                yield views, {side: future.result().output() for side, future in opening.items()}
-                return
-            changed = {side: view for side, view in views.items() if shown.get(side) != view}
-            shown = views
-            if changed:
-                yield changed, {}
-            time.sleep(UPDATE_SECONDS)
+            stages = tuple(map(_stage, opening.values()))
+            age = time.monotonic() - shown_at
+            if is_over or stages != shown_stages or age >= desk.pace:
+                views = {side: _view(requests[side], opening[side]) for side in requests}
+                if is_over:
+                    outputs = {side: each.result().output() for side, each in opening.items()}
+                    yield views, outputs
+                    return
+                changed = {side: view for side, view in views.items() if shown.get(side) != view}
+                if changed or age >= ALIVE_SECONDS:
+                    shown, shown_stages, shown_at = views, stages, time.monotonic()
+                    yield changed, {}
+            await asyncio.sleep(LOOK_SECONDS)
     finally:
         desk.close(session, ticket)
         pool.shutdown(wait=False)
+
+
+def _stage(opening: Future[_Side]) -> int:
+    """Return how far a side is, at little cost: a new stage is shown at once."""
+    return 1 + opening.result().stage if opening.done() else 0
 
 
 def _is_over(opening: dict[str, Future[_Side]], ticket: Ticket) -> bool:
@@ -264,8 +240,16 @@ def model_heading(loaded: LoadedModel) -> dict[str, str]:
     size = short_count(loaded.checkpoint.num_parameters)
     return {
         "title": loaded.spec.title,
-        "meta": f"{size} parameters · fp32 · {loaded.checkpoint.revision[:19]}",
+        "meta": f"{size} parameters · {loaded.engine.precision} · "
+        f"{loaded.checkpoint.revision[:19]}",
     }
+
+
+def waiting_line(position: int, expected_seconds: float | None) -> str:
+    """Return a place in line in words: `Place 3 in line, about 4 s.`"""
+    if expected_seconds is None:
+        return f"Place {position} in line."
+    return f"Place {position} in line, about {duration(max(1.0, expected_seconds))}."
 
 
 def figures(snapshot: Snapshot, max_new_tokens: int) -> str:

@@ -8,7 +8,8 @@ from typing import Any
 from stentor.engine.sampling import SamplingSettings
 from stentor.errors import OptionError
 from stentor.knobs import from_json, to_json
-from stentor.ui.compare_generation import SIDES, Output
+from stentor.ui.compare_desk import SIDES
+from stentor.ui.compare_generation import Output
 
 MAX_ENTRY_CHARACTERS = 400_000
 VIEW_FIELDS = ("title", "meta", "text", "figures", "message")

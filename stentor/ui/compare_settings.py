@@ -16,7 +16,7 @@ from stentor.engine.sampling import SamplingSettings
 from stentor.errors import StentorError
 from stentor.knobs import from_json, knobs, to_json
 from stentor.store import OVERFLOW
-from stentor.ui.compare_generation import SIDES
+from stentor.ui.compare_desk import SIDES
 from stentor.ui.context import AppContext, Page
 from stentor.ui.controls import read, widgets_for
 from stentor.ui.shared import HIDDEN, escape, guarded, status_line

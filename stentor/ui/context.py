@@ -8,17 +8,20 @@ listens with `page.on_request(...)`, and both meet in a `gr.State` made before a
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from threading import Thread
 from typing import Any
 
 import gradio as gr
 from gradio.components import Component
 
+from stentor.errors import StentorError
 from stentor.evaluation_runner import EvaluationRunner
 from stentor.hub import Fetcher, cached_folder
 from stentor.jobs import training_refusal
 from stentor.models import MODELS, PAIRS, Pair
-from stentor.store import ModelStore
+from stentor.store import EngineOptions, ModelStore, open_store
 from stentor.ui.shared import HIDDEN, guarded
 
 COMPARE_TAB = "compare"
@@ -42,20 +45,43 @@ class AppContext:
     training_refusal: str | None
     allow_folders: bool
 
+    def preload(self) -> None:
+        """Load the pair in the background: nobody waits for it, and its memory is told at start."""
+        Thread(target=self._load_pair, name="stentor-preload", daemon=True).start()
 
-def make_context(pair: str = AUTO, training: str = AUTO, *, is_private: bool) -> AppContext:
+    def _load_pair(self) -> None:
+        for reference in (self.pair.left, self.pair.right):
+            with suppress(StentorError):  # the page says so to whoever asks for the model
+                self.store.load(reference)
+
+    def close(self) -> None:
+        """End what works for the page: evaluations first, then the models they wait for."""
+        self.evaluations.close()
+        self.store.close()
+
+
+def make_context(
+    pair: str = AUTO,
+    training: str = AUTO,
+    *,
+    is_private: bool,
+    options: EngineOptions | None = None,
+) -> AppContext:
     """Build the services and begin to fetch the real pair unless only the demo pair is wanted.
 
     `pair`: `auto` or a name in PAIRS; the real pair is shown first only when it is on this machine
     already. `training`: `on`, `off`, or `auto`: on when `is_private`, that is when nobody but this
-    machine can reach the page.
+    machine can reach the page. `options`: how the models compute.
+
+    Raises:
+        OptionError: this machine cannot compute in the precision asked for.
     """
+    store = open_store(options or EngineOptions())
     real = [MODELS[name] for name in (PAIRS[REAL_PAIR].left, PAIRS[REAL_PAIR].right)]
     is_here = all(cached_folder(spec) for spec in real)
     fetcher = Fetcher(real)
     if pair != DEMO_PAIR:
         fetcher.start()
-    store = ModelStore()
     return AppContext(
         store=store,
         fetcher=fetcher,

@@ -5,8 +5,10 @@ from typing import Any
 
 import gradio as gr
 
+from stentor.engine.sampling import SamplingSettings
 from stentor.errors import OptionError
 from stentor.evaluation_store import Evaluation, num_results, read_results
+from stentor.knobs import from_json, to_json
 from stentor.prompts import ALL, Prompt, find_category, find_prompt, search
 from stentor.ui import prompts_view as view
 from stentor.ui.context import CompareRequest, compare_request
@@ -77,14 +79,19 @@ def detail_of(prompt: str | None, run: str | None) -> str:
 
 
 def prompt_for_compare(prompt: str | None, run: str | None) -> CompareRequest:
-    """Return the prompt with the settings and seed of the run shown, else with its category's."""
+    """Return the prompt with the settings and seed of the run shown, else with its category's.
+
+    An option that is younger than the run had its default then.
+    """
     found = found_prompt(prompt)
     if found is None:
         raise OptionError("Choose a prompt in the list first.")
     category, evaluation = find_category(found.category), opened(run)
+    if evaluation and category.name in evaluation.sampling:
+        used = from_json(SamplingSettings, evaluation.sampling[category.name])
+        return compare_request(found.text, settings=to_json(used))
     settings = {
         "temperature": category.temperature,
         "max_new_tokens": category.max_new_tokens,
-        **(evaluation.sampling.get(category.name, {}) if evaluation else {}),
     }
     return compare_request(found.text, settings=settings)

@@ -9,7 +9,8 @@ import functools
 import html
 import inspect
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import aclosing
 from typing import Any, TypeVar
 
 import gradio as gr
@@ -23,12 +24,27 @@ HIDDEN: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"
 
 
 def guarded(handler: Handler) -> Handler:
-    """Show a StentorError raised by a handler (plain or generator) as a message, not a crash.
+    """Show a StentorError raised by a handler as a message, not a crash.
+
+    A handler is a function, a generator function, or an async generator function.
 
     The event must go through the queue: with `queue=False` Gradio answers HTTP 500 and shows the
     word Error instead of the message. Every other exception is our mistake: Gradio logs it and
     shows a general error.
     """
+    if inspect.isasyncgenfunction(handler):
+
+        @functools.wraps(handler)
+        async def flow(*values: Any, **named: Any) -> AsyncIterator[Any]:  # noqa: ANN401
+            try:
+                async with aclosing(handler(*values, **named)) as updates:
+                    async for update in updates:
+                        yield update
+            except StentorError as error:
+                raise user_error(error) from error
+
+        return flow  # type: ignore[return-value]
+
     if inspect.isgeneratorfunction(handler):
 
         @functools.wraps(handler)

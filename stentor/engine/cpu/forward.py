@@ -1,0 +1,267 @@
+"""One step of a Llama on the CPU: rows of tokens in, logits after some of them out.
+
+Every thread of a team runs `run_layers` and does its share of each part; `meet` separates the
+parts. A row is one token of any request at any position: prompts and new tokens are read alike.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stentor.engine.cpu.compiled import compiled
+from stentor.engine.cpu.kernels import (
+    Inputs,
+    exponential,
+    largest_value,
+    linear,
+    rms_norm,
+    rotate,
+    store_inputs,
+    swiglu,
+)
+from stentor.engine.cpu.packing import INT16_LIMIT, Floats, PackedMatrix, PackedModel
+from stentor.engine.cpu.team import Counter, meet
+from stentor.engine.cpu.tile import LANES
+
+Integers = NDArray[np.int32]
+
+
+class SlotCache(NamedTuple):
+    """Keys and values of all slots, as int16 with a scale per position and head, or fp32.
+
+    16 bits halve what attention reads and lose nothing that int8 weights have not lost already.
+    """
+
+    keys: Inputs  # [layers, slots, kv_heads, positions, head_dim]
+    values: Inputs
+    key_scales: Floats  # [layers, slots, kv_heads, positions]; ones for fp32
+    value_scales: Floats
+
+
+class Rows(NamedTuple):
+    """The tokens of a step, [rows] each."""
+
+    token_ids: Integers
+    slots: Integers
+    positions: Integers
+
+
+class Buffers(NamedTuple):
+    """Room for one step's intermediate results; rows beyond the last are written too."""
+
+    hidden: Floats  # [rows, hidden]
+    inputs: Inputs  # [rows, widest input of a matrix]: what the next matrix reads
+    row_scales: Floats  # [rows]
+    projected: Floats  # [rows, queries + keys + values]
+    attended: Floats  # [rows, heads * head_dim]
+    gate_up: Floats  # [rows, 2 * intermediate]
+    scratch: Floats  # [threads, enough for one row of anything]
+    logits: Floats  # [rows, vocabulary padded to LANES]
+
+
+class Place(NamedTuple):
+    """Which thread of how many this is, and the counter at which they meet."""
+
+    counter: Counter
+    thread: int
+    num_threads: int
+
+
+@compiled()
+def _embed(matrix: PackedMatrix, token_id: int, out: Floats) -> None:
+    """Write the row of one token of a packed matrix."""
+    block, lane = token_id // LANES, token_id % LANES
+    group = matrix.blocks.shape[3] // LANES
+    scale = matrix.scales[0, token_id]
+    for index in range(out.size):
+        place = lane * group + index % group
+        out[index] = np.float32(matrix.blocks[0, block, index // group, place]) * scale
+
+
+@compiled()
+def _remember(
+    projected: Floats, model: PackedModel, cache: SlotCache, layer: int, slot: int, position: int
+) -> None:
+    """Rotate one row's queries and keys in place, and keep its keys and values."""
+    num_kv_heads, head_dim = cache.keys.shape[2], cache.keys.shape[4]
+    num_heads = projected.size // head_dim - 2 * num_kv_heads
+    cosines, sines = model.cosines[position], model.sines[position]
+    factor = np.float32(1.0 / math.sqrt(head_dim))  # of the scores, folded into the queries
+    for head in range(num_heads):
+        query = projected[head * head_dim : (head + 1) * head_dim]
+        rotate(query, cosines, sines, factor)
+    for head in range(num_kv_heads):
+        start = (num_heads + head) * head_dim
+        key = projected[start : start + head_dim]
+        rotate(key, cosines, sines, np.float32(1.0))
+        keys, scales = cache.keys[layer, slot, head], cache.key_scales[layer, slot, head]
+        store_inputs(key, INT16_LIMIT, keys, scales, position)
+        start += num_kv_heads * head_dim
+        value = projected[start : start + head_dim]
+        values, scales = cache.values[layer, slot, head], cache.value_scales[layer, slot, head]
+        store_inputs(value, INT16_LIMIT, values, scales, position)
+
+
+@compiled()
+def _softmax(scores: Floats) -> None:
+    """Turn scores into weights that sum to 1, in place."""
+    largest = largest_value(scores)
+    total = np.float32(0.0)
+    for index in range(scores.size):
+        scores[index] = exponential(scores[index] - largest)
+        total += scores[index]
+    factor = np.float32(1.0) / total
+    for index in range(scores.size):
+        scores[index] *= factor
+
+
+@compiled()
+def _score(query: Floats, keys: Inputs, scales: Floats, scores: Floats) -> None:
+    """Write the score of each position: query . key, for keys [positions, head_dim]."""
+    for position in range(scores.size):
+        key, total = keys[position], np.float32(0.0)
+        for index in range(query.size):
+            total += query[index] * np.float32(key[index])
+        scores[position] = total * scales[position]
+
+
+@compiled()
+def _mix(weights: Floats, values: Inputs, scales: Floats, out: Floats) -> None:
+    """Write the sum of weight * value over all positions, for values [positions, head_dim]."""
+    out[:] = np.float32(0.0)
+    for position in range(weights.size):
+        value, weight = values[position], weights[position] * scales[position]
+        for index in range(out.size):
+            out[index] += weight * np.float32(value[index])
+
+
+@compiled()
+def _attend(
+    query: Floats,
+    cache: SlotCache,
+    layer: int,
+    slot: int,
+    kv_head: int,
+    scores: Floats,
+    out: Floats,
+) -> None:
+    """Write one head's attention over the first positions of a slot, one for each of `scores`."""
+    place = layer, slot, kv_head
+    _score(query, cache.keys[place], cache.key_scales[place], scores)
+    _softmax(scores)
+    _mix(scores, cache.values[place], cache.value_scales[place], out)
+
+
+@compiled()
+def _normalise(
+    model: PackedModel, gain: Floats, limit: float, buffers: Buffers, row: int, thread: int
+) -> None:
+    """Prepare one row of `hidden` as the input of the next matrix."""
+    hidden = buffers.hidden[row, : gain.size]
+    normed = buffers.scratch[thread, : gain.size]
+    rms_norm(hidden, gain, model.epsilon, normed)
+    store_inputs(normed, limit, buffers.inputs, buffers.row_scales, row)
+
+
+@compiled()
+def _project(
+    matrix: PackedMatrix, layer: int, count: int, buffers: Buffers, out: Floats, team: Place
+) -> None:
+    """Multiply the prepared inputs of `count` rows by one layer's matrix."""
+    blocks, scales = matrix.blocks[layer], matrix.scales[layer]
+    linear(
+        buffers.inputs, buffers.row_scales, count, blocks, scales, out, matrix.is_added,
+        team.thread, team.num_threads,
+    )  # fmt: skip
+
+
+@compiled()
+def _attention(
+    model: PackedModel,
+    cache: SlotCache,
+    rows: Rows,
+    buffers: Buffers,
+    layer: int,
+    arrivals: int,
+    team: Place,
+) -> int:
+    """Add one layer's attention to `hidden`; its normalised input is ready."""
+    count, scratch = rows.slots.size, buffers.scratch[team.thread]
+    num_kv_heads, head_dim = cache.keys.shape[2], cache.keys.shape[4]
+    num_heads = model.attention_output.num_inputs // head_dim
+    _project(model.query_key_value, layer, count, buffers, buffers.projected, team)
+    arrivals = meet(team.counter, arrivals, team.num_threads)
+    width = (num_heads + 2 * num_kv_heads) * head_dim
+    for row in range(team.thread, count, team.num_threads):
+        projected = buffers.projected[row, :width]
+        _remember(projected, model, cache, layer, rows.slots[row], rows.positions[row])
+    arrivals = meet(team.counter, arrivals, team.num_threads)
+    for task in range(team.thread, count * num_heads, team.num_threads):
+        row, head = task // num_heads, task % num_heads
+        part = slice(head * head_dim, (head + 1) * head_dim)
+        kv_head, scores = head * num_kv_heads // num_heads, scratch[: rows.positions[row] + 1]
+        query, out = buffers.projected[row, part], buffers.attended[row, part]
+        _attend(query, cache, layer, rows.slots[row], kv_head, scores, out)
+    arrivals = meet(team.counter, arrivals, team.num_threads)
+    matrix = model.attention_output
+    for row in range(team.thread, count, team.num_threads):
+        attended = buffers.attended[row, : matrix.num_inputs]
+        store_inputs(attended, matrix.limit, buffers.inputs, buffers.row_scales, row)
+    arrivals = meet(team.counter, arrivals, team.num_threads)
+    _project(matrix, layer, count, buffers, buffers.hidden, team)
+    return meet(team.counter, arrivals, team.num_threads)
+
+
+@compiled()
+def _feed_forward(
+    model: PackedModel, count: int, buffers: Buffers, layer: int, arrivals: int, team: Place
+) -> int:
+    """Add one layer's gated feed-forward network to `hidden`."""
+    gain, limit = model.attention_gains[layer], model.gate_up.limit
+    for row in range(team.thread, count, team.num_threads):
+        _normalise(model, gain, limit, buffers, row, team.thread)
+    arrivals = meet(team.counter, arrivals, team.num_threads)
+    _project(model.gate_up, layer, count, buffers, buffers.gate_up, team)
+    arrivals = meet(team.counter, arrivals, team.num_threads)
+    matrix = model.down
+    activated = buffers.scratch[team.thread, : matrix.num_inputs]
+    for row in range(team.thread, count, team.num_threads):
+        swiglu(buffers.gate_up[row], activated)
+        store_inputs(activated, matrix.limit, buffers.inputs, buffers.row_scales, row)
+    arrivals = meet(team.counter, arrivals, team.num_threads)
+    _project(matrix, layer, count, buffers, buffers.hidden, team)
+    return meet(team.counter, arrivals, team.num_threads)
+
+
+@compiled()
+def forward(
+    model: PackedModel,
+    cache: SlotCache,
+    rows: Rows,
+    wanted: Integers,
+    buffers: Buffers,
+    team: Place,
+) -> int:
+    """Read all rows; write the logits after the `wanted` ones to buffers.logits, in their order."""
+    count, arrivals = rows.slots.size, 0
+    num_layers, size = model.input_gains.shape
+    for row in range(team.thread, count, team.num_threads):
+        _embed(model.embedding, rows.token_ids[row], buffers.hidden[row, :size])
+    for layer in range(num_layers):
+        gain, limit = model.input_gains[layer], model.query_key_value.limit
+        for row in range(team.thread, count, team.num_threads):
+            _normalise(model, gain, limit, buffers, row, team.thread)
+        arrivals = meet(team.counter, arrivals, team.num_threads)
+        arrivals = _attention(model, cache, rows, buffers, layer, arrivals, team)
+        arrivals = _feed_forward(model, count, buffers, layer, arrivals, team)
+    normed = buffers.scratch[team.thread, :size]
+    for place in range(team.thread, wanted.size, team.num_threads):
+        rms_norm(buffers.hidden[wanted[place], :size], model.final_gain, model.epsilon, normed)
+        store_inputs(normed, model.head.limit, buffers.inputs, buffers.row_scales, place)
+    arrivals = meet(team.counter, arrivals, team.num_threads)
+    if wanted.size > 0:
+        for layer in range(model.head.blocks.shape[0]):  # one; a plain 0 has a type of its own
+            _project(model.head, layer, wanted.size, buffers, buffers.logits, team)
+    return meet(team.counter, arrivals, team.num_threads)
