@@ -1,11 +1,15 @@
 """Where a number comes from: the versions and the machine. Standard library only."""
 
+import math
 import os
 import platform
+import sys
 from importlib.metadata import version
 from pathlib import Path
 
 from stentor import __version__
+
+CONTROL_GROUP = Path("/sys/fs/cgroup")
 
 
 def versions() -> dict[str, str]:
@@ -30,9 +34,22 @@ def machine() -> dict[str, str | int]:
 
 
 def num_cores() -> int:
-    """Return the cores that this process may use."""
+    """Return the cores that this process may use; a container may be allowed fewer than it sees."""
     affinity = getattr(os, "sched_getaffinity", None)  # Linux only
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    return max(1, min(cores, cores_allowed(CONTROL_GROUP)))
+
+
+def cores_allowed(control_group: Path) -> int:
+    """Return the cores that Linux lets a control group use, rounded up; many where it says none.
+
+    cpu.max holds microseconds of processor time and of the period that they are for, or `max`.
+    """
+    try:
+        quota, period = (control_group / "cpu.max").read_text(encoding="ascii").split()
+        return math.ceil(int(quota) / int(period))
+    except (OSError, ValueError, ZeroDivisionError):
+        return sys.maxsize
 
 
 def _processor() -> str:

@@ -45,7 +45,7 @@ class EngineOptions:
         help="; ".join(f"{name}: {meaning}" for name, meaning in PRECISIONS.items()),
     )
     threads: int | None = knob(
-        None, low=1, high=1024, step=1, help="Of all models together; every core if left out"
+        None, low=1, high=256, step=1, help="Of all models together; every core if left out"
     )
 
 

@@ -1,8 +1,12 @@
 """What the terminal commands share: text of a model can never steer a terminal."""
 
+import argparse
+from pathlib import Path
+
 import pytest
 
-from stentor.commands import printable
+from stentor.commands import model_json, models_at_hand, models_named, printable
+from stentor.store import ModelStore
 
 
 @pytest.mark.parametrize(
@@ -16,3 +20,18 @@ from stentor.commands import printable
 )
 def test_control_characters_are_shown_not_obeyed(text: str, shown: str) -> None:
     assert printable(text) == shown
+
+
+def test_the_models_of_a_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    assert models_at_hand() == ["demo-base", "demo-big"]
+    assert models_named(argparse.Namespace(model=None)) == ["demo-base", "demo-big"]
+    assert models_named(argparse.Namespace(model=["a", "b"])) == ["a", "b"]
+
+
+def test_a_model_is_described_with_how_it_computes(tiny_model_folder: Path) -> None:
+    with ModelStore(num_threads=1, precision="fp32") as store:
+        described = model_json(store.load(str(tiny_model_folder)))
+    assert described["revision"].startswith("sha256:")
+    wanted = {"precision": "fp32", "device": "cpu", "num_threads": 1}
+    assert wanted.items() <= described.items()

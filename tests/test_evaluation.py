@@ -55,11 +55,14 @@ def test_it_prints_json_and_exports(
 ) -> None:
     file = tmp_path / "results.csv"
     flags = [*models, "--category", "mathematics", "--seed", "5", "--json", "--export", str(file)]
+    flags += ["--precision", "fp32", "--threads", "1"]
     assert run_eval(parse(*flags, "--max-new-tokens", "2", "--temperature", "0")) == 0
     printed = capsys.readouterr()
     values = json.loads(printed.out)
     assert values["state"] == "finished" and len(values["results"]) == 20
     assert values["settings"]["seed"] == 5
+    assert [model["precision"] for model in values["models"]] == ["fp32", "fp32"]
+    assert values["sampling"]["mathematics"]["min_p"] == 0.0
     assert "[20/20] " in printed.err
     assert len(file.read_text().splitlines()) >= 21
 

@@ -1,5 +1,6 @@
 """What an endpoint is made from, and how bad input is refused: over real HTTP."""
 
+import asyncio
 import json
 from collections.abc import Iterator
 from dataclasses import replace
@@ -9,10 +10,12 @@ import pytest
 from browser_page import served
 from load_client import Client, defaults_of
 from load_server import MODEL, Server, local_server
+from starlette.requests import Request
 
 from stentor.commands import TokenOptions
 from stentor.engine.sampling import SamplingSettings
 from stentor.knobs import knobs
+from stentor.ui.api_endpoint import refuse_names
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +86,12 @@ def test_a_missing_prompt_and_an_unknown_endpoint_are_named(server: Server) -> N
     assert "prompt" in refusal(server.client, "generate", f'{{"model": "{MODEL}"}}')
     assert "nonsense" in refusal(server.client, "nonsense", "{}")
     assert "two" in refusal(server.client, "score", f'{{"model": "{MODEL}", "text": "a"}}')
+
+
+def test_a_mistake_of_ours_is_not_taken_for_a_wrong_name() -> None:
+    request = Request({"type": "http", "path": "/gradio_api/queue/join", "headers": []})
+    with pytest.raises(KeyError, match="ours"):
+        asyncio.run(refuse_names(request, KeyError("ours")))
 
 
 @pytest.mark.parametrize("body", ["", "[1, 2]", '"text"', "{", '{"model": "\\ud8'])

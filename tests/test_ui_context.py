@@ -1,9 +1,12 @@
 """The services of the app, and what travels between tabs."""
 
+import time
+
 import gradio as gr
 import pytest
 
 from stentor.models import PAIRS
+from stentor.store import EngineOptions
 from stentor.ui.context import Page, compare_request, make_context
 
 
@@ -47,6 +50,25 @@ def test_the_demo_pair_is_shown_until_the_real_one_is_here() -> None:
         assert context.fetcher.wait(30)
         assert context.fetcher.state().state == "unreachable"
     assert make_context("demo", is_private=True).fetcher.state().state == "idle"
+
+
+def test_the_pair_is_loaded_before_anybody_asks(capsys: pytest.CaptureFixture[str]) -> None:
+    """The first visitor once waited for it; what it takes is told when the app starts."""
+    context = make_context("demo", is_private=True, options=EngineOptions("fp32", 1))
+    context.preload()
+    told = ""
+    deadline = time.monotonic() + 120.0  # a first load also compiles the kernels
+    while told.count("\n") < 2 and time.monotonic() < deadline:
+        told += capsys.readouterr().err
+        time.sleep(0.01)
+    assert [line.partition(",")[0] for line in told.splitlines()] == [
+        "Demo base: fp32",
+        "Demo big: fp32",
+    ]
+    engine = context.store.load("demo-big").engine
+    assert engine.num_threads == 1
+    context.close()
+    assert engine.num_requests == 0
 
 
 def test_two_equal_requests_differ() -> None:

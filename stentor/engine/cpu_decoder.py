@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from stentor.engine.cpu.compiled import is_kept
+from stentor.engine.cpu.compiled import forget, is_kept
 from stentor.engine.cpu.draw import ASK, DRAWN, Asks, make_answers, make_sorting
 from stentor.engine.cpu.forward import Buffers, Integers, Place, Rows, SlotCache
 from stentor.engine.cpu.kernels import Inputs
@@ -58,14 +58,12 @@ class CpuDecoder:
         self._buffers = _make_buffers(self._model, shape, context_length, precision, threads.total)
         self._sorting = make_sorting(threads.total, shape.vocab_size)
         self._answers = make_answers(MAX_STEP_TOKENS)
-        self._counter = np.zeros(1, np.int64)
         self._compile()
 
     def step(self, pieces: Sequence[Piece]) -> list[tuple[Answer, ...]]:
         """Read the pieces and answer what they ask; at most MAX_STEP_TOKENS tokens in all."""
         rows = self._read(pieces)
         wanted, asks = _list_asks(pieces)
-        self._counter[0] = 0
 
         def work(thread: int, num_threads: int) -> None:
             run_step(
@@ -78,7 +76,7 @@ class CpuDecoder:
                 self._buffers,
                 self._sorting,
                 self._answers,
-                Place(self._counter, thread, num_threads),
+                Place(self._team.counter, thread, num_threads),
             )
 
         self._team.run(work, self._threads.share())
@@ -88,7 +86,12 @@ class CpuDecoder:
         """Run one step, so that the first visitor does not wait for the compiler."""
         if not is_kept():
             print("Compiling the kernels for this processor, once. Half a minute.", file=sys.stderr)
-        self.step([Piece(0, 0, (0,), Draw(SamplingSettings(), 0.0))])
+        pieces = [Piece(0, 0, (0,), Draw(SamplingSettings(), 0.0))]
+        try:
+            self.step(pieces)
+        except Exception:  # noqa: BLE001 - Numba reads and writes files: damaged, or a full disk
+            forget()
+            self.step(pieces)
 
     def close(self) -> None:
         """End the helper threads."""
@@ -105,6 +108,8 @@ class CpuDecoder:
             for token_id in piece.token_ids:
                 self._seen[piece.slot, token_id] = 1
             count = len(piece.token_ids)
+            # Compiled code looks at no bounds.
+            assert piece.start + count <= len(self._model.cosines), "beyond the context"
             token_ids += piece.token_ids
             slots += [piece.slot] * count
             positions += range(piece.start, piece.start + count)
@@ -120,7 +125,7 @@ class CpuDecoder:
         for piece in pieces:
             ask = piece.ask
             count = 0 if ask is None else 1 if isinstance(ask, Draw) else len(ask.targets)
-            wanted = 0 if ask is None else ask.num_alternatives
+            wanted = 0 if ask is None else min(ask.num_alternatives, self._seen.shape[1])
             given = []
             for _ in range(count):
                 token_id, log_probability, rank = next(answers)

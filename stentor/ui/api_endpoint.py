@@ -115,7 +115,9 @@ def _description(handler: Handler, classes: tuple[type, ...]) -> str:
     lines = [inspect.getdoc(handler) or ""]
     for kind in classes:
         for name, option in knobs(kind).items():
-            limits = f" ({option.low:.10g} to {option.high:.10g})" if option.high is not None else ""
+            limits = ""
+            if option.low is not None and option.high is not None:
+                limits = f" ({option.low:.10g} to {option.high:.10g})"
             lines.append(f"{name}: {option.help}{limits}.")
     return "\n".join(lines)
 

@@ -6,6 +6,7 @@ of the file of an entry function, not of the functions that it calls.
 
 import hashlib
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,16 +33,17 @@ def compiled(fastmath: frozenset[str] = REORDER) -> Callable[[Function], Functio
 
 def compiled_entry(function: Function) -> Function:
     """Compile a function that Python calls, and keep the machine code for the next start."""
-    folder = _folder()
-    earlier = numba.config.CACHE_DIR
+    folder, config = _folder(), numba.config
+    earlier = config.CACHE_DIR, config.CACHE_LOCATOR_CLASSES
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        numba.config.CACHE_DIR = str(folder)
+        # There or nowhere: beside the sources nothing tells old kernels from new ones.
+        config.CACHE_DIR, config.CACHE_LOCATOR_CLASSES = str(folder), "UserProvidedCacheLocator"
         return _compile(function, REORDER, cache=True)
     except (OSError, RuntimeError):  # nowhere to write: compile anew at each start
         return _compile(function, REORDER)
     finally:
-        numba.config.CACHE_DIR = earlier
+        config.CACHE_DIR, config.CACHE_LOCATOR_CLASSES = earlier
 
 
 def _compile(function: Function, fastmath: frozenset[str], *, cache: bool = False) -> Function:
@@ -55,6 +57,13 @@ def _compile(function: Function, fastmath: frozenset[str], *, cache: bool = Fals
 def is_kept() -> bool:
     """Tell whether an earlier start left compiled code for this version of the sources."""
     return any(_folder().rglob("*.nbc"))
+
+
+def forget() -> None:
+    """Delete what earlier starts left: a damaged file would end every start."""
+    with suppress(OSError):
+        for file in _folder().rglob("*.nb?"):  # Numba does not make the folders a second time
+            file.unlink()
 
 
 def _folder() -> Path:

@@ -15,6 +15,7 @@ from stentor.engine.cpu.packing import Floats
 from stentor.engine.decoder import MAX_ALTERNATIVES, NOT_FINITE
 
 DRAWN = -1  # the target of an ask that wants a token drawn
+LARGEST_FLOAT = np.finfo(np.float32).max
 
 # One element per ask: decoder.Draw or decoder.Measure as numpy's record type, which Numba reads.
 ASK = np.dtype(
@@ -98,7 +99,7 @@ def _log_of_total(logits: Floats) -> float:
 
 
 @compiled(EXACT)
-def _first_oflargest_value(values: Floats) -> int:
+def _first_of_largest(values: Floats) -> int:
     largest = largest_value(values)
     for index in range(values.size):
         if values[index] == largest:
@@ -112,6 +113,8 @@ def _penalise(logits: Floats, seen: NDArray[np.uint8], penalty: np.float32, out:
     for index in range(logits.size):
         value = logits[index]
         changed = value * penalty if value < np.float32(0.0) else value / penalty
+        # Held where it leaves fp32: no token could be drawn among infinite ones.
+        changed = min(max(changed, -LARGEST_FLOAT), LARGEST_FLOAT)
         out[index] = changed if seen[index] else value
 
 
@@ -212,7 +215,7 @@ def _draw(logits: Floats, seen: NDArray[np.uint8], ask: Ask, room: Sorting) -> i
         _penalise(logits, seen, ask.repetition_penalty, room.logits)
         logits = room.logits
     if ask.temperature == np.float32(0.0):
-        return _first_oflargest_value(logits)
+        return _first_of_largest(logits)
     largest, total = largest_value(logits), 0.0
     for index in range(logits.size):
         probability = exponential((logits[index] - largest) / ask.temperature)

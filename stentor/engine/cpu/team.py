@@ -22,7 +22,8 @@ from stentor.engine.cpu.compiled import EXACT, compiled
 
 Counter = NDArray[np.int64]
 IS_X86 = platform.machine().lower() in ("x86_64", "amd64")
-PATIENCE = 4096  # turns of a waiting loop, some 50 to 200 microseconds
+PATIENCE = 64  # turns of a waiting loop, a few microseconds
+FREE = 2**62  # of the counter: nobody waits any more
 
 
 @intrinsic
@@ -91,32 +92,45 @@ def meet(counter: Counter, arrivals: int, num_threads: int) -> int:
         while _read(counter) < arrivals:
             _relax()
             num_turns += 1
-            if num_turns % PATIENCE == 0:  # somebody else has the core of the one who is missing
+            if num_turns > PATIENCE:  # somebody else has the core of the one who is missing
                 _let_others_run()
     return arrivals
 
 
 class Team:
-    """Runs work(thread, num_threads) on several threads; the caller is thread 0."""
+    """Runs work(thread, num_threads) on several threads; the caller is thread 0.
+
+    `counter` is where they meet; see meet.
+    """
 
     def __init__(self, name: str) -> None:
+        self.counter = np.zeros(1, np.int64)
         self._name = name
         self._changed = Condition()
         self._work: Callable[[int, int], None] | None = None
         self._num_threads = 1
         self._turn = 0  # counts the pieces of work, so that a helper takes each one once
         self._num_working = 0
+        self._problem: BaseException | None = None
         self._helpers: list[Thread] = []
         self._is_closed = False
 
     def run(self, work: Callable[[int, int], None], num_threads: int) -> None:
-        """Run the work on `num_threads` threads and wait until all have finished it."""
+        """Run the work on `num_threads` threads and wait until all have finished it.
+
+        Raises:
+            BaseException: as the work raised it, on whichever thread.
+        """
+        self.counter[0] = 0
         if num_threads > 1:
             self._start(work, num_threads)
-        work(0, num_threads)
+        self._do(work, 0, num_threads)
         if num_threads > 1:
             with self._changed:
                 self._changed.wait_for(lambda: self._num_working == 0)
+        problem, self._problem = self._problem, None
+        if problem is not None:
+            raise problem
 
     def close(self) -> None:
         """End the helpers."""
@@ -124,13 +138,20 @@ class Team:
             self._is_closed = True
             self._changed.notify_all()
 
+    def _do(self, work: Callable[[int, int], None], thread: int, num_threads: int) -> None:
+        try:
+            work(thread, num_threads)
+        except BaseException as problem:  # noqa: BLE001 - `run` raises it when all have finished
+            self._problem = problem
+            self.counter[0] = FREE
+
     def _start(self, work: Callable[[int, int], None], num_threads: int) -> None:
         while len(self._helpers) < num_threads - 1:
             index = len(self._helpers) + 1
             name = f"{self._name} helper {index}"
             helper = Thread(target=self._help, args=(index, self._turn), name=name, daemon=True)
-            self._helpers.append(helper)
             helper.start()
+            self._helpers.append(helper)
         with self._changed:
             self._work, self._num_threads = work, num_threads
             self._num_working = num_threads - 1
@@ -146,7 +167,7 @@ class Team:
                 turn, work, num_threads = self._turn, self._work, self._num_threads
             if work is None or index >= num_threads:
                 continue
-            work(index, num_threads)
+            self._do(work, index, num_threads)
             with self._changed:
                 self._num_working -= 1
                 self._changed.notify_all()
