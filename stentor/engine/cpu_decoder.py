@@ -183,7 +183,7 @@ def _inputs(size: tuple[int, ...], precision: str) -> Inputs:
 def _make_cache(
     shape: LlamaShape, num_slots: int, context_length: int, precision: str
 ) -> SlotCache:
-    size = shape.num_layers, num_slots, shape.num_key_value_heads, context_length
+    size = shape.num_layers, num_slots, context_length, shape.num_key_value_heads
     # Not zeroed: the machine gives memory when a slot is first used that far.
     keys, values = (_inputs((*size, shape.head_dim), precision) for _ in range(2))
     return SlotCache(keys, values, np.ones(size, np.float32), np.ones(size, np.float32))
@@ -196,6 +196,8 @@ def _make_buffers(
     attended = shape.num_heads * shape.head_dim
     widest = max(shape.hidden_size, attended, shape.intermediate_size)
 
+    scratch = max(widest, shape.num_heads * context_length)
+
     def outputs(*matrices: PackedMatrix) -> Floats:
         width = max(matrix.scales.shape[1] for matrix in matrices)
         return np.zeros((num_rows, width), np.float32)
@@ -207,6 +209,6 @@ def _make_buffers(
         projected=outputs(model.query_key_value),
         attended=np.zeros((num_rows, attended), np.float32),
         gate_up=outputs(model.gate_up),
-        scratch=np.zeros((num_threads, max(widest, context_length)), np.float32),
+        scratch=np.zeros((num_threads, scratch), np.float32),
         logits=np.empty((num_rows, model.head.scales.shape[1]), np.float32),
     )

@@ -173,10 +173,7 @@ class _Tile:
         """
         ahead = builder.mul(block_stride, ir.Constant(INT64, len(self.blocks)))
         ahead = builder.add(ahead, builder.mul(step, ir.Constant(INT64, self.width)))
-        place = builder.bitcast(builder.gep(block, [ahead]), INT8.as_pointer())
-        into_second_level = (0, 2, 1)  # to read; second-level cache; data
-        numbers = [ir.Constant(INT32, number) for number in into_second_level]
-        _call(builder, "llvm.prefetch.p0", ir.VoidType(), place, *numbers)
+        _emit_prefetch(builder, builder.gep(block, [ahead]))
 
     def _input(self, builder: Any, row: Any, step: Any) -> Any:
         """Load one pair of inputs, or one input, into all lanes."""
@@ -188,6 +185,25 @@ class _Tile:
 
     def _vector(self, builder: Any, start: Any) -> Any:
         return builder.load(builder.bitcast(start, self.floats.as_pointer()), align=4)
+
+
+@intrinsic
+def prefetch(_typing: Any, array: Any, offset: Any) -> Any:
+    """Ask for the cache line of an element, counted from the first; beyond the end is harmless."""
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        _emit_prefetch(builder, builder.gep(data, [arguments[1]]))
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64), emit
+
+
+def _emit_prefetch(builder: Any, pointer: Any) -> None:
+    into_second_level = (0, 2, 1)  # to read; second-level cache; data
+    numbers = [ir.Constant(INT32, number) for number in into_second_level]
+    place = builder.bitcast(pointer, INT8.as_pointer())
+    _call(builder, "llvm.prefetch.p0", ir.VoidType(), place, *numbers)
 
 
 def _advance(builder: Any, pointer: Any, stride: Any, count: int) -> Any:
