@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 from stentor.engine.cpu.kernels import (
     HIGHEST_EXPONENT,
     LOWEST_EXPONENT,
-    Inputs,
     exponential,
     largest_value,
     nearest,
@@ -18,7 +17,7 @@ from stentor.engine.cpu.kernels import (
     store_inputs,
     swiglu,
 )
-from stentor.engine.cpu.packing import INT16_LIMIT, Floats
+from stentor.engine.cpu.packing import INT16_LIMIT, Floats, Inputs, Layout, make_inputs
 
 LARGEST = float(np.finfo(np.float32).max)
 TINY = float(np.finfo(np.float32).tiny)
@@ -238,3 +237,14 @@ def test_fp32_activations_are_copied() -> None:
     store(values, 1000.0, inputs, scales, 1)
     assert np.array_equal(inputs[1, :4], values, equal_nan=True) and not inputs[0].any()
     assert not scales.any(), "they need no scale"
+
+
+def test_bytes_for_the_tile_unit_are_the_same_whole_numbers() -> None:
+    values = np.random.default_rng(3).normal(size=77).astype(np.float32)
+    for limit in (8256.0, float(INT16_LIMIT)):
+        whole, factor = stored(values, limit)
+        inputs, scales = make_inputs(2, 77, Layout.QUADS), np.zeros(2, np.float32)
+        store(values, limit, inputs, scales, 1)
+        half = inputs.shape[1] // 2
+        high, low = inputs[1, :77].astype(int), inputs[1, half : half + 77].view(np.uint8)
+        assert np.array_equal(256 * high + low, whole) and scales[1] == np.float32(factor)

@@ -14,14 +14,17 @@ from stentor.engine.cpu.packing import (
     INT8_LIMIT,
     INT16_LIMIT,
     INT32_LIMIT,
+    Layout,
     PackedMatrix,
     PackedModel,
+    layout_of,
     pack_matrices,
     pack_model,
 )
 from stentor.engine.cpu.tile import BLOCK_MULTIPLE, LANES, TILES
 from stentor.loading import LlamaShape, tensor_shapes_of
 
+INT8_LAYOUTS = [Layout.PAIRS, Layout.QUADS]
 SHAPE = LlamaShape(
     vocab_size=37,
     hidden_size=21,
@@ -61,7 +64,7 @@ def random_weights(shape: LlamaShape) -> dict[str, Tensor]:
 
 
 def pack(shape: LlamaShape, weights: dict[str, Tensor], precision: str) -> PackedModel:
-    return pack_model(shape, dict(weights), 32, precision == "int8")
+    return pack_model(shape, dict(weights), 32, layout_of(precision))
 
 
 def test_every_tile_divides_a_packed_matrix() -> None:
@@ -71,7 +74,7 @@ def test_every_tile_divides_a_packed_matrix() -> None:
 @pytest.mark.parametrize("size", [(1, 1), (16, 2), (17, 3), (40, 12), (129, 31)])
 def test_fp32_comes_back_as_it_was_and_padding_is_0(size: tuple[int, int]) -> None:
     matrices = [torch.randn(size, generator=torch.Generator().manual_seed(i)) for i in range(3)]
-    packed = pack_matrices(matrices, is_int8=False)
+    packed = pack_matrices(matrices, Layout.FLOATS)
     num_outputs, num_inputs = size
     assert packed.num_inputs == num_inputs
     assert packed.blocks.shape == (3, num_blocks(num_outputs), num_inputs, LANES)
@@ -82,16 +85,20 @@ def test_fp32_comes_back_as_it_was_and_padding_is_0(size: tuple[int, int]) -> No
         assert not received[num_outputs:].any()
 
 
-@pytest.mark.parametrize("size", [(1, 1), (16, 2), (17, 3), (40, 12), (129, 31)])
-def test_int8_comes_back_within_half_a_step_of_each_output(size: tuple[int, int]) -> None:
+@pytest.mark.parametrize("size", [(1, 1), (16, 2), (17, 3), (40, 12), (129, 31), (8, 65)])
+@pytest.mark.parametrize("layout", INT8_LAYOUTS)
+def test_int8_comes_back_within_half_a_step_of_each_output(
+    layout: Layout, size: tuple[int, int]
+) -> None:
     matrices = [torch.randn(size, generator=torch.Generator().manual_seed(i)) for i in range(3)]
     for scale, matrix in zip((1e-3, 1.0, 1e3), matrices, strict=True):
         matrix *= scale
-    packed = pack_matrices(matrices, is_int8=True)
+    packed = pack_matrices(matrices, layout)
     num_outputs, num_inputs = size
-    num_pairs = -(-num_inputs // 2)
+    step = 2 if layout is Layout.PAIRS else 64
+    num_groups = -(-num_inputs // step) * step // layout.value
     assert packed.blocks.dtype == np.int8
-    assert packed.blocks.shape == (3, num_blocks(num_outputs), num_pairs, 2 * LANES)
+    assert packed.blocks.shape == (3, num_blocks(num_outputs), num_groups, layout.value * LANES)
     for layer, matrix in enumerate(matrices):
         received, expected = unpack(packed, layer), matrix.numpy()
         largest = abs(expected).max(axis=1)
@@ -105,19 +112,21 @@ def test_int8_comes_back_within_half_a_step_of_each_output(size: tuple[int, int]
         assert abs(packed.blocks[layer].astype(int)).max() <= INT8_LIMIT
 
 
-def test_an_output_of_zeros_stays_one() -> None:
-    packed = pack_matrices([torch.tensor([[0.0, 0.0, 0.0], [0.0, -2.0, 1.0]])], is_int8=True)
+@pytest.mark.parametrize("layout", INT8_LAYOUTS)
+def test_an_output_of_zeros_stays_one(layout: Layout) -> None:
+    packed = pack_matrices([torch.tensor([[0.0, 0.0, 0.0], [0.0, -2.0, 1.0]])], layout)
     received = unpack(packed)
     assert not received[0].any() and np.isfinite(packed.scales).all()
     assert received[1, :3].tolist() == [0.0, -2.0, pytest.approx(1.0, abs=2 / 127)]
 
 
 @pytest.mark.parametrize("damage", [np.nan, np.inf, -np.inf])
-def test_a_damaged_weight_damages_its_output_and_no_other(damage: float) -> None:
+@pytest.mark.parametrize("layout", INT8_LAYOUTS)
+def test_a_damaged_weight_damages_its_output_and_no_other(layout: Layout, damage: float) -> None:
     """Integers know no NaN: the scale keeps it."""
     matrix = torch.ones(20, 6)
     matrix[17, 3] = damage
-    packed = pack_matrices([matrix], is_int8=True)
+    packed = pack_matrices([matrix], layout)
     is_damaged = ~np.isfinite(packed.scales[0])
     assert np.flatnonzero(is_damaged).tolist() == [17]
     received = unpack(packed)
@@ -125,12 +134,14 @@ def test_a_damaged_weight_damages_its_output_and_no_other(damage: float) -> None
 
 
 @pytest.mark.parametrize("num_inputs", [1, 2, 255, 512, 513, 516, 517, 1024, 2048, 65_536])
-def test_the_limit_of_activations_is_the_largest_that_no_sum_overflows(num_inputs: int) -> None:
-    limit = pack_matrices([torch.ones(1, num_inputs)], is_int8=True).limit
-    padded = num_inputs + num_inputs % 2
+@pytest.mark.parametrize("layout", INT8_LAYOUTS)
+def test_the_limit_of_activations_is_the_largest_that_no_sum_overflows(
+    layout: Layout, num_inputs: int
+) -> None:
+    limit = pack_matrices([torch.ones(1, num_inputs)], layout).limit
     assert limit == int(limit) and 0 < limit <= INT16_LIMIT
-    assert limit * INT8_LIMIT * padded <= INT32_LIMIT
-    assert limit == INT16_LIMIT or (limit + 1) * INT8_LIMIT * padded > INT32_LIMIT
+    assert limit * INT8_LIMIT * num_inputs <= INT32_LIMIT
+    assert limit == INT16_LIMIT or (limit + 1) * INT8_LIMIT * num_inputs > INT32_LIMIT
 
 
 @pytest.mark.parametrize("precision", ["int8", "fp32"])
@@ -177,7 +188,7 @@ def test_a_tied_head_is_the_embedding_itself(precision: str) -> None:
 def test_weights_are_let_go_while_they_are_packed() -> None:
     """A model in two copies would not fit into a small machine."""
     weights = random_weights(SHAPE)
-    pack_model(SHAPE, weights, 32, True)
+    pack_model(SHAPE, weights, 32, Layout.PAIRS)
     assert weights == {}
 
 

@@ -13,19 +13,26 @@ from kernel_entries import kept
 from numpy.typing import NDArray
 
 from stentor.engine.cpu import tile
-from stentor.engine.cpu.kernels import Inputs, linear
+from stentor.engine.cpu.amx import HAS_AMX, ROWS_AT_A_TIME
+from stentor.engine.cpu.kernels import linear
 from stentor.engine.cpu.packing import (
     INT8_LIMIT,
     INT16_LIMIT,
     Floats,
+    Inputs,
+    Layout,
     PackedMatrix,
     Stored,
+    make_inputs,
     pack_matrices,
 )
 from stentor.engine.cpu.tile import HAS_AVX2, HAS_AVX512, LANES, MAX_TILE_ROWS, TILES, make_tile
 
 NUM_BLOCKS = 19  # padded to whole tiles
-HEIGHTS = sorted({*TILES, MAX_TILE_ROWS + 1, 3 * MAX_TILE_ROWS, 23})
+HEIGHTS = sorted({*TILES, MAX_TILE_ROWS + 1, 3 * MAX_TILE_ROWS, 23, 37})
+needs_amx = pytest.mark.skipif(not HAS_AMX, reason="no tile unit (AMX) here")
+INT8_LAYOUTS = [Layout.PAIRS, pytest.param(Layout.QUADS, marks=needs_amx)]
+LAYOUTS = [*INT8_LAYOUTS, Layout.FLOATS]
 
 
 @kept
@@ -42,6 +49,9 @@ def multiply(
     """Multiply with the shares of `n` threads, one after the other."""
     for thread in range(n):
         linear(x, row_scales, count, blocks, scales, out, is_added, thread, n)
+
+
+LAYOUT_OF_WIDTH = {LANES * layout.value: layout for layout in Layout}
 
 
 class Product(NamedTuple):
@@ -62,8 +72,21 @@ def whole_numbers(num_rows: int, num_outputs: int, num_inputs: int, seed: int = 
     return Product(weights, numbers.integers(-2000, 2001, (num_rows, num_inputs)))
 
 
-def pack(weights: NDArray[np.int64], precision: str) -> PackedMatrix:
-    return pack_matrices([torch.from_numpy(weights).float()], precision == "int8")
+def pack(weights: NDArray[np.int64] | NDArray[np.float64], layout: Layout) -> PackedMatrix:
+    return pack_matrices([torch.from_numpy(weights).float()], layout)
+
+
+def fill(x: Inputs, rows: NDArray[np.int64] | Floats) -> None:
+    """Write rows as `linear` reads them; beside them everything is noise."""
+    numbers = np.random.default_rng(1)
+    x[:] = numbers.integers(-128, 128, x.shape)
+    count, num_inputs = rows.shape
+    if x.dtype != np.int8:
+        x[:count, :num_inputs] = rows
+        return
+    whole, half = np.asarray(rows).astype(np.int64), x.shape[1] // 2
+    x[:count, :num_inputs] = whole >> 8
+    x[:count, half : half + num_inputs] = (whole & 255).astype(np.uint8).view(np.int8)
 
 
 def product_of(
@@ -74,43 +97,40 @@ def product_of(
     added_to: float | None = None,
     num_threads: int = 1,
 ) -> Floats:
-    """Return rows x matrix [rows, padded outputs]; beside them everything is noise."""
+    """Return rows x matrix [rows, padded outputs]."""
     count, num_inputs = rows.shape
-    numbers = np.random.default_rng(1)
-    is_int8 = matrix.blocks.dtype == np.int8
-    size = count + MAX_TILE_ROWS, num_inputs + num_inputs % 2 + 4
-    noise = numbers.integers(-INT16_LIMIT, INT16_LIMIT, size)
-    x: Inputs = noise.astype(np.int16) if is_int8 else noise.astype(np.float32)
-    x[:count, :num_inputs] = rows
-    scales = np.ones(size[0], np.float32)
+    num_rows = count + ROWS_AT_A_TIME
+    x = make_inputs(num_rows, num_inputs, LAYOUT_OF_WIDTH[matrix.blocks.shape[3]])
+    fill(x, rows)
+    scales = np.ones(num_rows, np.float32)
     if row_scales is not None:
         scales[:count] = row_scales
     start = np.nan if added_to is None else added_to
-    out = np.full((size[0], matrix.scales.shape[1]), start, np.float32)
+    out = np.full((num_rows, matrix.scales.shape[1]), start, np.float32)
     is_added = int(added_to is not None)
     multiply(x, scales, count, matrix.blocks[0], matrix.scales[0], out, is_added, num_threads)
     return out[:count]
 
 
 @pytest.mark.parametrize("num_inputs", [1, 2, 7, 64])
-@pytest.mark.parametrize("precision", ["int8", "fp32"])
+@pytest.mark.parametrize("layout", LAYOUTS)
 def test_every_tile_gives_the_exact_product_of_whole_numbers(
-    precision: str, num_inputs: int
+    layout: Layout, num_inputs: int
 ) -> None:
     """Sums below 2**24 are exact in fp32 too; odd sizes are padded; nothing is read beside."""
     num_outputs = NUM_BLOCKS * LANES - 5
     for height in HEIGHTS:
         product = whole_numbers(height, num_outputs, num_inputs)
-        matrix = pack(product.weights, precision)
+        matrix = pack(product.weights, layout)
         received = product_of(matrix, product.rows)
         assert np.array_equal(received[:, :num_outputs], product.expected.astype(np.float32))
         assert not received[:, num_outputs:].any(), "columns of padding are 0"
 
 
-@pytest.mark.parametrize("precision", ["int8", "fp32"])
-def test_a_product_is_added_to_what_is_there_or_replaces_it(precision: str) -> None:
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_product_is_added_to_what_is_there_or_replaces_it(layout: Layout) -> None:
     product = whole_numbers(5, 40, 12)
-    matrix = pack(product.weights, precision)
+    matrix = pack(product.weights, layout)
     expected = product.expected.astype(np.float32)
     added = product_of(matrix, product.rows, added_to=1.0)[:, :40]
     assert np.array_equal(added, expected + 1)
@@ -119,16 +139,16 @@ def test_a_product_is_added_to_what_is_there_or_replaces_it(precision: str) -> N
 
 
 @pytest.mark.parametrize("is_added", [False, True])
-@pytest.mark.parametrize("precision", ["int8", "fp32"])
+@pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_row_has_the_same_bits_in_every_tile_and_for_every_number_of_threads(
-    precision: str, is_added: bool
+    layout: Layout, is_added: bool
 ) -> None:
     numbers = np.random.default_rng(4)
     weights = torch.from_numpy(numbers.normal(size=(NUM_BLOCKS * LANES, 75))).float()
-    matrix = pack_matrices([weights], precision == "int8")
+    matrix = pack_matrices([weights], layout)
     rows = numbers.normal(size=(max(HEIGHTS), 75)).astype(np.float32)
     scales = numbers.uniform(1e-4, 1e-3, max(HEIGHTS)).astype(np.float32)
-    if precision == "int8":
+    if layout is not Layout.FLOATS:
         rows = np.round(rows * 5000)
     start = 0.3 if is_added else None
     alone = np.concatenate(
@@ -150,12 +170,13 @@ def test_a_row_has_the_same_bits_in_every_tile_and_for_every_number_of_threads(
 
 
 @pytest.mark.parametrize("num_inputs", [1, 64, 513, 517, 1024, 4099])
-def test_the_largest_sums_stay_within_32_bits(num_inputs: int) -> None:
+@pytest.mark.parametrize("layout", INT8_LAYOUTS)
+def test_the_largest_sums_stay_within_32_bits(layout: Layout, num_inputs: int) -> None:
     """All weights and activations at their limits, in each pairing of signs."""
     weights = INT8_LIMIT * np.ones((4, num_inputs), np.int64)
     weights[1] *= -1
     weights[2, ::2] *= -1
-    matrix = pack(weights, "int8")
+    matrix = pack(weights, layout)
     rows = int(matrix.limit) * np.ones((3, num_inputs), np.int64)
     rows[1] *= -1
     rows[2, ::2] *= -1
@@ -166,12 +187,12 @@ def test_the_largest_sums_stay_within_32_bits(num_inputs: int) -> None:
         assert abs(expected).max() > 0.95 * 2**31 or matrix.limit == INT16_LIMIT, "no bit is wasted"
 
 
-@pytest.mark.parametrize("precision", ["int8", "fp32"])
-def test_products_of_real_numbers_are_those_of_float64(precision: str) -> None:
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_products_of_real_numbers_are_those_of_float64(layout: Layout) -> None:
     numbers = np.random.default_rng(6)
     weights, rows = numbers.normal(size=(70, 300)), numbers.normal(size=(9, 300))
-    matrix = pack_matrices([torch.from_numpy(weights).float()], precision == "int8")
-    if precision == "fp32":
+    matrix = pack(weights, layout)
+    if layout is Layout.FLOATS:
         received, size = product_of(matrix, rows.astype(np.float32)), 1e-4
     else:
         row_scales = (abs(rows).max(axis=1) / 8000).astype(np.float32)
@@ -215,7 +236,24 @@ def test_the_instructions_of_every_processor_give_the_same_integers(
     product.rows[0, ::3] = INT16_LIMIT
     product.rows[1, ::2] = -INT16_LIMIT
     product.weights[3] = -INT8_LIMIT
-    matrix = pack(product.weights, "int8")
+    matrix = pack(product.weights, Layout.PAIRS)
     out, ones = np.empty((2, LANES), np.float32), np.ones(LANES, np.float32)
     compute(matrix.blocks[0], product.rows.astype(np.int16), ones, ones, out)
     assert np.array_equal(out, product.expected.astype(np.float32))
+
+
+@needs_amx
+@pytest.mark.parametrize("num_inputs", [45, 64, 300])
+def test_the_tile_unit_gives_the_bits_of_the_vectors(num_inputs: int) -> None:
+    """A text must not depend on the processor that computed it."""
+    numbers = np.random.default_rng(8)
+    weights = numbers.normal(size=(NUM_BLOCKS * LANES, num_inputs))
+    pairs, quads = pack(weights, Layout.PAIRS), pack(weights, Layout.QUADS)
+    assert pairs.limit == quads.limit
+    limit = int(pairs.limit)
+    for height in HEIGHTS:
+        rows = numbers.integers(-limit, limit + 1, (height, num_inputs))
+        scales = numbers.uniform(1e-4, 1e-3, height).astype(np.float32)
+        in_vectors = product_of(pairs, rows, row_scales=scales, added_to=0.5)
+        in_tiles = product_of(quads, rows, row_scales=scales, added_to=0.5)
+        assert np.array_equal(in_vectors, in_tiles)

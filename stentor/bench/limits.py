@@ -8,14 +8,24 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from stentor.engine.cpu.amx import ROWS_AT_A_TIME
 from stentor.engine.cpu.compiled import compiled_entry
-from stentor.engine.cpu.tile import LANES, TILES, make_tile
+from stentor.engine.cpu.kernels import linear
+from stentor.engine.cpu.packing import (
+    Floats,
+    Inputs,
+    PackedMatrix,
+    aligned,
+    layout_of,
+    make_inputs,
+    pack_matrices,
+)
+from stentor.engine.cpu.tile import LANES
 from stentor.loading import LlamaShape, tensor_shapes_of
 
 MEASURE_SECONDS = 0.4
@@ -23,15 +33,11 @@ MEASURE_SECONDS = 0.4
 LARGE_BYTES = 1 << 30
 PASS_BYTES = 64 << 20  # of one call, so that starting threads does not count
 CHUNK = 4096  # numbers
-# A tile's operands at this many inputs stay in the first-level cache.
-TILE_INPUTS = 256
-TILE_ROWS = max(TILES)
-TILE_BLOCKS = TILES[TILE_ROWS]
-TILE_REPEATS = 20_000
+# A product of these sizes stays in the second-level cache.
+PRODUCT_ROWS, PRODUCT_OUTPUTS, PRODUCT_INPUTS = 30, 512, 512
+PRODUCT_REPEATS = 200
 MATRIX_SIZE, GPU_MATRIX_SIZE = 1536, 8192
 WEIGHT_BYTES = {"int8": 1, "fp32": 4, "bf16": 2}
-
-_tile = make_tile(TILE_ROWS, TILE_BLOCKS)
 
 
 @dataclass(frozen=True)
@@ -112,39 +118,30 @@ def _sum_repeatedly(values: NDArray[np.int64], passes: int) -> int:
 
 @compiled_entry
 def _multiply_repeatedly(
-    weights: NDArray[Any],
-    inputs: NDArray[Any],
-    steps: int,
-    ones: NDArray[np.float32],
-    outputs: NDArray[np.float32],
-    repeats: int,
+    inputs: Inputs, row_scales: Floats, matrix: PackedMatrix, outputs: Floats, repeats: int
 ) -> None:
-    stride, inputs_stride = weights.size // TILE_BLOCKS, inputs.shape[1]
     for _ in range(repeats):
-        _tile(
-            weights, 0, stride, inputs, 0, inputs_stride, steps,
-            ones, 0, ones, 0, outputs, 0, TILE_BLOCKS * LANES, 1,
-        )  # fmt: skip
+        for layer in range(matrix.blocks.shape[0]):
+            linear(
+                inputs, row_scales, PRODUCT_ROWS, matrix.blocks[layer], matrix.scales[layer],
+                outputs, matrix.is_added, 0, 1,
+            )  # fmt: skip
 
 
 def _multiply_adds(precision: str, num_threads: int) -> float:
-    """Return the multiply-adds a second of the decoder's largest tile in the first-level cache."""
-    weight_type, input_type = (
-        (np.int8, np.int16) if precision == "int8" else (np.float32, np.float32)
-    )
-    steps = TILE_INPUTS // 2 if precision == "int8" else TILE_INPUTS
+    """Return the multiply-adds a second of the decoder's own product within the caches."""
+    layout = layout_of(precision)
+    matrix = pack_matrices([torch.ones(PRODUCT_OUTPUTS, PRODUCT_INPUTS)], layout)
 
     def work() -> None:
-        _multiply_repeatedly(
-            np.ones(TILE_BLOCKS * LANES * TILE_INPUTS, weight_type),
-            np.ones((TILE_ROWS, TILE_INPUTS), input_type),
-            steps,
-            np.ones(TILE_BLOCKS * LANES, np.float32),
-            np.zeros((TILE_ROWS, TILE_BLOCKS * LANES), np.float32),
-            TILE_REPEATS,
-        )
+        num_rows = PRODUCT_ROWS + ROWS_AT_A_TIME  # a tile may reach beyond the last row
+        inputs = make_inputs(num_rows, PRODUCT_INPUTS, layout)
+        inputs[:] = 1
+        row_scales = np.ones(num_rows, np.float32)
+        outputs = aligned((num_rows, matrix.scales.shape[1] + LANES), np.float32)
+        _multiply_repeatedly(inputs, row_scales, matrix, outputs, PRODUCT_REPEATS)
 
-    per_call = TILE_ROWS * TILE_BLOCKS * LANES * TILE_INPUTS * TILE_REPEATS
+    per_call = PRODUCT_ROWS * PRODUCT_OUTPUTS * PRODUCT_INPUTS * PRODUCT_REPEATS
     with ThreadPoolExecutor(num_threads) as pool:
         return _rate(
             lambda: [task.result() for task in [pool.submit(work) for _ in range(num_threads)]],

@@ -10,14 +10,24 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from stentor.engine.cpu.amx import ROWS_AT_A_TIME
 from stentor.engine.cpu.compiled import forget, is_kept
 from stentor.engine.cpu.draw import ASK, DRAWN, Asks, make_answers, make_sorting
 from stentor.engine.cpu.forward import Buffers, Integers, Place, Rows, SlotCache
-from stentor.engine.cpu.kernels import Inputs
-from stentor.engine.cpu.packing import Floats, PackedMatrix, PackedModel, pack_model
+from stentor.engine.cpu.packing import (
+    Floats,
+    Inputs,
+    Layout,
+    PackedMatrix,
+    PackedModel,
+    aligned,
+    layout_of,
+    make_inputs,
+    pack_model,
+)
 from stentor.engine.cpu.step import run_step
 from stentor.engine.cpu.team import Team
-from stentor.engine.cpu.tile import MAX_TILE_ROWS
+from stentor.engine.cpu.tile import LANES
 from stentor.engine.decoder import Alternative, Answer, Draw, Measure, Piece
 from stentor.engine.sampling import SamplingSettings
 from stentor.engine.threads import ThreadBudget
@@ -46,16 +56,16 @@ class CpuDecoder:
         threads: ThreadBudget,
     ) -> None:
         shape = checkpoint.shape
-        is_int8 = precision == "int8"
+        layout = layout_of(precision)
         self.precision = precision
         self.num_slots = num_slots
         self.cache_bytes = num_slots * slot_bytes(shape, context_length, precision)
         self._threads = threads
         self._team = Team("stentor-decoder")
-        self._model = pack_model(shape, read_weights(checkpoint), context_length, is_int8)
+        self._model = pack_model(shape, read_weights(checkpoint), context_length, layout)
         self._cache = _make_cache(shape, num_slots, context_length, precision)
         self._seen = np.zeros((num_slots, shape.vocab_size), np.uint8)
-        self._buffers = _make_buffers(self._model, shape, context_length, precision, threads.total)
+        self._buffers = _make_buffers(self._model, shape, context_length, layout, threads.total)
         self._sorting = make_sorting(threads.total, shape.vocab_size)
         self._answers = make_answers(MAX_STEP_TOKENS)
         self._compile()
@@ -177,7 +187,7 @@ def _list_asks(pieces: Sequence[Piece]) -> tuple[Integers, Asks]:
 
 
 def _inputs(size: tuple[int, ...], precision: str) -> Inputs:
-    return np.empty(size, np.int16) if precision == "int8" else np.empty(size, np.float32)
+    return aligned(size, np.int16) if precision == "int8" else aligned(size, np.float32)
 
 
 def _make_cache(
@@ -190,25 +200,26 @@ def _make_cache(
 
 
 def _make_buffers(
-    model: PackedModel, shape: LlamaShape, context_length: int, precision: str, num_threads: int
+    model: PackedModel, shape: LlamaShape, context_length: int, layout: Layout, num_threads: int
 ) -> Buffers:
-    num_rows = MAX_STEP_TOKENS + MAX_TILE_ROWS  # a tile may reach beyond the last row
+    num_rows = MAX_STEP_TOKENS + ROWS_AT_A_TIME  # a tile may reach beyond the last row
     attended = shape.num_heads * shape.head_dim
     widest = max(shape.hidden_size, attended, shape.intermediate_size)
 
     scratch = max(widest, shape.num_heads * context_length)
 
     def outputs(*matrices: PackedMatrix) -> Floats:
-        width = max(matrix.scales.shape[1] for matrix in matrices)
-        return np.zeros((num_rows, width), np.float32)
+        # Not a power of two, for the first-level cache: see make_inputs.
+        width = max(matrix.scales.shape[1] for matrix in matrices) + LANES
+        return aligned((num_rows, width), np.float32)
 
     return Buffers(
         hidden=outputs(model.attention_output, model.down),
-        inputs=_inputs((num_rows, widest + widest % 2), precision),
+        inputs=make_inputs(num_rows, widest, layout),
         row_scales=np.zeros(num_rows, np.float32),
         projected=outputs(model.query_key_value),
-        attended=np.zeros((num_rows, attended), np.float32),
+        attended=aligned((num_rows, attended + LANES), np.float32),
         gate_up=outputs(model.gate_up),
         scratch=np.zeros((num_threads, scratch), np.float32),
-        logits=np.empty((num_rows, model.head.scales.shape[1]), np.float32),
+        logits=outputs(model.head),
     )

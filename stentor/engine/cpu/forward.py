@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from stentor.engine.cpu.compiled import compiled
 from stentor.engine.cpu.kernels import (
-    Inputs,
     exponential,
     largest_value,
     linear,
@@ -21,7 +20,7 @@ from stentor.engine.cpu.kernels import (
     store_inputs,
     swiglu,
 )
-from stentor.engine.cpu.packing import INT16_LIMIT, Floats, PackedMatrix, PackedModel
+from stentor.engine.cpu.packing import INT16_LIMIT, Floats, Inputs, PackedMatrix, PackedModel
 from stentor.engine.cpu.team import Counter, meet
 from stentor.engine.cpu.tile import LANES, prefetch
 

@@ -11,13 +11,19 @@ from typing import Any
 import numpy as np
 from numba import types
 from numba.extending import overload
-from numpy.typing import NDArray
 
+from stentor.engine.cpu.amx import (
+    ROWS_AT_A_TIME,
+    STEP_BYTES,
+    TILE_ROWS,
+    configure,
+    make_amx_tile,
+    release,
+)
 from stentor.engine.cpu.compiled import EXACT, compiled
-from stentor.engine.cpu.packing import Floats, Stored
+from stentor.engine.cpu.packing import Floats, Inputs, Stored
 from stentor.engine.cpu.tile import LANES, MAX_TILE_ROWS, TILES, make_tile
 
-Inputs = NDArray[np.int16] | Floats
 Panel = Callable[..., None]
 
 LOG2_E = np.float32(1.4426950408889634)
@@ -119,7 +125,18 @@ def _store_inputs(
         for index in range(values.size):
             inputs[row, index] = values[index]
 
-    return store_int16 if inputs.dtype == types.int16 else store_fp32
+    def store_bytes(values: Floats, limit: float, inputs: Inputs, scales: Floats, row: int) -> None:
+        largest = _largest_magnitude(values)
+        factor = np.float32(limit) / largest if largest > np.float32(0.0) else np.float32(0.0)
+        scales[row] = largest / np.float32(limit) + not_finite(values)
+        high, low = inputs[row], inputs[row, inputs.shape[1] // 2 :]
+        for index in range(values.size):
+            number = np.int32(nearest(values[index] * factor))
+            high[index] = np.int8(number >> np.int32(8))
+            low[index] = np.int8(number & np.int32(255))
+
+    kinds = {types.int16: store_int16, types.int8: store_bytes}
+    return kinds.get(inputs.dtype, store_fp32)
 
 
 @compiled()
@@ -195,7 +212,7 @@ _panel_1, _panel_2, _panel_3, _panel_4, _panel_5, _panel_6, _panel_8, _panel_10 
 
 
 @compiled()
-def linear(
+def _linear_in_vectors(
     x: Inputs,
     row_scales: Floats,
     count: int,
@@ -229,3 +246,88 @@ def linear(
         _panel_8(x, row_scales, count, blocks, scales, out, is_added, t, n)
     else:
         _panel_10(x, row_scales, count, blocks, scales, out, is_added, t, n)
+
+
+_amx_tile, _amx_tiles = make_amx_tile(1), make_amx_tile(2)
+
+
+@compiled()
+def _linear_in_amx(
+    x: Inputs,
+    row_scales: Floats,
+    count: int,
+    blocks: Stored,
+    scales: Floats,
+    out: Floats,
+    is_added: int,
+    t: int,
+    n: int,
+) -> None:
+    """Do what _linear_in_vectors does, with bytes, on the tile unit."""
+    total, groups, width = blocks.shape
+    stride, steps, size = x.shape[1], groups * width // STEP_BYTES, groups * width
+    configure()
+    for block in range(total * t // n, total * (t + 1) // n):
+        for row in range(0, count, ROWS_AT_A_TIME):
+            rows = min(ROWS_AT_A_TIME, count - row)
+            place = row * out.shape[1] + block * LANES
+            if rows > TILE_ROWS:
+                _amx_tiles(
+                    blocks, block * size, x, row * stride, stride, steps, scales, block * LANES,
+                    row_scales, row, out, place, out.shape[1], rows, is_added,
+                )  # fmt: skip
+            else:
+                _amx_tile(
+                    blocks, block * size, x, row * stride, stride, steps, scales, block * LANES,
+                    row_scales, row, out, place, out.shape[1], rows, is_added,
+                )  # fmt: skip
+    release()
+
+
+def linear(
+    x: Inputs,
+    row_scales: Floats,
+    count: int,
+    blocks: Stored,
+    scales: Floats,
+    out: Floats,
+    is_added: int,
+    t: int,
+    n: int,
+) -> None:
+    """Multiply `count` rows by a packed matrix: out = x W^T, or out += x W^T.
+
+    Thread `t` of `n` computes its own columns. Rows of the inputs after the last one may be read,
+    rows of the outputs after the last one may be written; they mean nothing.
+    """
+    raise NotImplementedError  # compiled code only: chosen by the type of the inputs
+
+
+@overload(linear, strict=False)
+def _linear(
+    x: Any,  # noqa: ANN401
+    row_scales: Any,  # noqa: ANN401
+    count: Any,  # noqa: ANN401
+    blocks: Any,  # noqa: ANN401
+    scales: Any,  # noqa: ANN401
+    out: Any,  # noqa: ANN401
+    is_added: Any,  # noqa: ANN401
+    t: Any,  # noqa: ANN401
+    n: Any,  # noqa: ANN401
+) -> Callable[..., None]:
+    chosen = _linear_in_amx if x.dtype == types.int8 else _linear_in_vectors
+
+    def run(
+        x: Inputs,
+        row_scales: Floats,
+        count: int,
+        blocks: Stored,
+        scales: Floats,
+        out: Floats,
+        is_added: int,
+        t: int,
+        n: int,
+    ) -> None:
+        chosen(x, row_scales, count, blocks, scales, out, is_added, t, n)
+
+    return run

@@ -129,7 +129,7 @@ class _Tile:
                 if scale is not None:
                     row_scale = builder.load(builder.gep(row_scales, [ir.Constant(INT64, row)]))
                     value = builder.fmul(builder.sitofp(value, self.floats), scale)
-                    value = builder.fmul(value, _broadcast(builder, row_scale))
+                    value = builder.fmul(value, broadcast(builder, row_scale))
                 target = builder.gep(_advance(builder, outputs, outputs_stride, row), [place])
                 target = builder.bitcast(target, self.floats.as_pointer())
                 old = builder.load(target, align=4)
@@ -154,7 +154,7 @@ class _Tile:
                     if self.is_int8:
                         new = builder.add(old, _sum_of_pairs(builder, value, weight))
                     else:
-                        new = _call(builder, "llvm.fmuladd.v16f32", self.floats, value, weight, old)
+                        new = call(builder, "llvm.fmuladd.v16f32", self.floats, value, weight, old)
                     builder.store(new, place)
         return sums
 
@@ -173,15 +173,15 @@ class _Tile:
         """
         ahead = builder.mul(block_stride, ir.Constant(INT64, len(self.blocks)))
         ahead = builder.add(ahead, builder.mul(step, ir.Constant(INT64, self.width)))
-        _emit_prefetch(builder, builder.gep(block, [ahead]))
+        emit_prefetch(builder, builder.gep(block, [ahead]))
 
     def _input(self, builder: Any, row: Any, step: Any) -> Any:
         """Load one pair of inputs, or one input, into all lanes."""
         if not self.is_int8:
-            return _broadcast(builder, builder.load(builder.gep(row, [step])))
+            return broadcast(builder, builder.load(builder.gep(row, [step])))
         start = builder.gep(row, [builder.mul(step, ir.Constant(INT64, 2))])
         pair = builder.load(builder.bitcast(start, INT32.as_pointer()), align=2)
-        return builder.bitcast(_broadcast(builder, pair), ir.VectorType(INT16, 2 * LANES))
+        return builder.bitcast(broadcast(builder, pair), ir.VectorType(INT16, 2 * LANES))
 
     def _vector(self, builder: Any, start: Any) -> Any:
         return builder.load(builder.bitcast(start, self.floats.as_pointer()), align=4)
@@ -193,24 +193,25 @@ def prefetch(_typing: Any, array: Any, offset: Any) -> Any:
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
-        _emit_prefetch(builder, builder.gep(data, [arguments[1]]))
+        emit_prefetch(builder, builder.gep(data, [arguments[1]]))
         return context.get_dummy_value()
 
     return types.void(array, types.int64), emit
 
 
-def _emit_prefetch(builder: Any, pointer: Any) -> None:
+def emit_prefetch(builder: Any, pointer: Any) -> None:
+    """Emit a request for the cache line of a pointer."""
     into_second_level = (0, 2, 1)  # to read; second-level cache; data
     numbers = [ir.Constant(INT32, number) for number in into_second_level]
     place = builder.bitcast(pointer, INT8.as_pointer())
-    _call(builder, "llvm.prefetch.p0", ir.VoidType(), place, *numbers)
+    call(builder, "llvm.prefetch.p0", ir.VoidType(), place, *numbers)
 
 
 def _advance(builder: Any, pointer: Any, stride: Any, count: int) -> Any:
     return builder.gep(pointer, [builder.mul(stride, ir.Constant(INT64, count))])
 
 
-def _broadcast(builder: Any, value: Any) -> Any:
+def broadcast(builder: Any, value: Any) -> Any:
     """Return a vector with the value in all LANES."""
     vector = ir.Constant(ir.VectorType(value.type, LANES), ir.Undefined)
     first = builder.insert_element(vector, value, ir.Constant(INT32, 0))
@@ -226,14 +227,14 @@ def _sum_of_pairs(builder: Any, first: Any, second: Any) -> Any:
     """Return a[2i] * b[2i] + a[2i + 1] * b[2i + 1] in 32 bits, of 16-bit vectors a and b."""
     if HAS_AVX512:
         name, result = "llvm.x86.avx512.pmaddw.d.512", ir.VectorType(INT32, LANES)
-        return _call(builder, name, result, first, second)
+        return call(builder, name, result, first, second)
     if HAS_AVX2:
         halves = [
             [builder.shuffle_vector(vector, vector, _indices(half)) for vector in (first, second)]
             for half in (range(LANES), range(LANES, 2 * LANES))
         ]
         name, result = "llvm.x86.avx2.pmadd.wd", ir.VectorType(INT32, LANES // 2)
-        low, high = (_call(builder, name, result, *half) for half in halves)
+        low, high = (call(builder, name, result, *half) for half in halves)
         return builder.shuffle_vector(low, high, _indices(range(LANES)))
     products = [
         builder.mul(*(_every_other(builder, vector, start) for vector in (first, second)))
@@ -242,7 +243,8 @@ def _sum_of_pairs(builder: Any, first: Any, second: Any) -> Any:
     return builder.add(*products)
 
 
-def _call(builder: Any, name: str, result: Any, *arguments: Any) -> Any:
+def call(builder: Any, name: str, result: Any, *arguments: Any) -> Any:
+    """Emit a call of an instruction that LLVM knows by name."""
     kind = ir.FunctionType(result, [argument.type for argument in arguments])
     return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), arguments)
 
