@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from stentor.engine.cpu import tile
 from stentor.engine.cpu.amx import HAS_AMX, ROWS_AT_A_TIME
-from stentor.engine.cpu.kernels import linear
+from stentor.engine.cpu.linear import linear
 from stentor.engine.cpu.packing import (
     INT8_LIMIT,
     INT16_LIMIT,

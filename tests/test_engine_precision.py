@@ -26,7 +26,18 @@ def test_a_machine_without_a_gpu_computes_in_int8() -> None:
 
 def test_a_machine_with_a_gpu_computes_in_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
     assert [resolve(name) for name in PRECISIONS] == ["bf16", "int8", "fp32", "bf16"]
+
+
+def test_an_old_gpu_that_only_emulates_bf16_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(
+        torch.cuda, "is_bf16_supported", lambda including_emulation: including_emulation
+    )
+    assert resolve("auto") == "int8"
+    with pytest.raises(OptionError, match=r"compute capability 8\.0"):
+        resolve("bf16")
 
 
 @pytest.mark.usefixtures("no_cuda")

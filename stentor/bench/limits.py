@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from stentor.engine.cpu.amx import ROWS_AT_A_TIME
 from stentor.engine.cpu.compiled import compiled_entry
-from stentor.engine.cpu.kernels import linear
+from stentor.engine.cpu.linear import linear
 from stentor.engine.cpu.packing import (
     Floats,
     Inputs,

@@ -11,9 +11,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from stentor.engine.cpu.amx import ROWS_AT_A_TIME
+from stentor.engine.cpu.attention import SlotCache
 from stentor.engine.cpu.compiled import forget, is_kept
 from stentor.engine.cpu.draw import ASK, DRAWN, Asks, make_answers, make_sorting
-from stentor.engine.cpu.forward import Buffers, Integers, Place, Rows, SlotCache
+from stentor.engine.cpu.forward import Buffers, Integers, Place, Rows
 from stentor.engine.cpu.packing import (
     Floats,
     Inputs,
@@ -25,7 +26,7 @@ from stentor.engine.cpu.packing import (
     make_inputs,
     pack_model,
 )
-from stentor.engine.cpu.step import run_step
+from stentor.engine.cpu.step import is_compiled, run_step
 from stentor.engine.cpu.team import Team
 from stentor.engine.cpu.tile import LANES
 from stentor.engine.decoder import Alternative, Answer, Draw, Measure, Piece
@@ -94,7 +95,7 @@ class CpuDecoder:
 
     def _compile(self) -> None:
         """Run one step, so that the first visitor does not wait for the compiler."""
-        if not is_kept():
+        if not is_kept() and not is_compiled():
             print("Compiling the kernels for this processor, once. Half a minute.", file=sys.stderr)
         pieces = [Piece(0, 0, (0,), Draw(SamplingSettings(), 0.0))]
         try:

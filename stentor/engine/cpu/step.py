@@ -3,9 +3,10 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from stentor.engine.cpu.attention import SlotCache
 from stentor.engine.cpu.compiled import compiled_entry
 from stentor.engine.cpu.draw import Answers, Asks, Sorting, answer
-from stentor.engine.cpu.forward import Buffers, Integers, Place, Rows, SlotCache, forward
+from stentor.engine.cpu.forward import Buffers, Integers, Place, Rows, forward
 from stentor.engine.cpu.packing import PackedModel
 
 
@@ -34,3 +35,8 @@ def run_step(
     for place in range(thread, wanted.size, team.num_threads):
         ask = asks[place]
         answer(buffers.logits[place, :vocab_size], seen[ask.slot], ask, room, answers, place)
+
+
+def is_compiled() -> bool:
+    """Tell whether this process has compiled or loaded a step before."""
+    return bool(run_step.signatures)  # type: ignore[attr-defined] # Numba's dispatcher
