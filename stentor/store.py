@@ -102,6 +102,7 @@ class ModelStore:
         self._lock = Lock()  # guards the two tables
         self._loaded: OrderedDict[str, LoadedModel] = OrderedDict()  # least recently used first
         self._loading: dict[str, Lock] = {}
+        self._is_closed = False
 
     def __enter__(self) -> "ModelStore":
         return self
@@ -138,8 +139,9 @@ class ModelStore:
         return replace(loaded, spec=spec)
 
     def close(self) -> None:
-        """End every engine."""
+        """End every engine; no model is loaded any more."""
         with self._lock:
+            self._is_closed = True
             engines = [loaded.engine for loaded in self._loaded.values()]
             self._loaded.clear()
         for engine in engines:
@@ -153,6 +155,7 @@ class ModelStore:
 
     def _read(self, key: str, spec: ModelSpec, folder: Path) -> LoadedModel:
         """Load a model, then let the one unused for longest go."""
+        self._refuse_if_closed()
         with self._lock:
             is_idle = [loaded.engine.num_requests == 0 for loaded in self._loaded.values()]
         if len(is_idle) >= MAX_LOADED and not any(is_idle):
@@ -164,12 +167,19 @@ class ModelStore:
         loaded = LoadedModel(spec, checkpoint, engine)
         if self._on_load is not None:
             self._on_load(loaded)
+        if self._is_closed:
+            engine.close()
+        self._refuse_if_closed()
         with self._lock:
             self._loaded[key] = loaded
             surplus = self._pop_surplus(key)
         for engine in surplus:
             engine.close()
         return loaded
+
+    def _refuse_if_closed(self) -> None:
+        if self._is_closed:
+            raise ModelError("The models were closed: the playground is ending.")
 
     def _pop_surplus(self, newest: str) -> list[Engine]:
         """Take idle models out, least recently used first, until there are not too many."""

@@ -335,3 +335,11 @@ def test_a_start_token_of_the_tokenizer_survives_the_cut(
 def test_a_special_token_that_the_user_typed_is_cut_like_any_other(loaded: LoadedModel) -> None:
     prepared = prepare_prompt(loaded, "<|end|>" + "z" * 600, "truncate")
     assert 0 not in prepared.token_ids and len(prepared.token_ids) == CONTEXT - 1
+
+
+def test_a_closed_store_loads_nothing_more(tiny_model_folder: Path) -> None:
+    """A load in the background that came after the close left its engine open for ever."""
+    store = ModelStore()
+    store.close()
+    with pytest.raises(ModelError, match="playground is ending"):
+        store.load(str(tiny_model_folder))

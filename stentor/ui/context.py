@@ -47,7 +47,8 @@ class AppContext:
 
     def preload(self) -> None:
         """Load the pair in the background: nobody waits for it, and its memory is told at start."""
-        Thread(target=self._load_pair, name="stentor-preload", daemon=True).start()
+        # No daemon: Python cannot end while such a thread is in compiled code.
+        Thread(target=self._load_pair, name="stentor-preload").start()
 
     def _load_pair(self) -> None:
         for reference in (self.pair.left, self.pair.right):
