@@ -89,6 +89,15 @@ def not_finite(values: Floats) -> np.float32:
     return total
 
 
+@compiled(EXACT)
+def _fit(values: Floats, limit: float, scales: Floats, row: int) -> np.float32:
+    """Return what makes whole numbers up to `limit` of the values; keep its inverse in scales."""
+    largest = _largest_magnitude(values)
+    # A NaN would be lost in the integers; in the scale it reaches every output.
+    scales[row] = largest / np.float32(limit) + not_finite(values)
+    return np.float32(limit) / largest if largest > np.float32(0.0) else np.float32(0.0)
+
+
 def store_inputs(values: Floats, limit: float, inputs: Inputs, scales: Floats, row: int) -> None:
     """Write one row of activations as the next matrix reads it: int16 with a scale, or fp32."""
     raise NotImplementedError  # compiled code only: chosen by the type of `inputs`
@@ -103,10 +112,7 @@ def _store_inputs(
     row: Any,  # noqa: ANN401
 ) -> Callable[..., None]:
     def store_int16(values: Floats, limit: float, inputs: Inputs, scales: Floats, row: int) -> None:
-        largest = _largest_magnitude(values)
-        factor = np.float32(limit) / largest if largest > np.float32(0.0) else np.float32(0.0)
-        # A NaN would be lost in the integers; in the scale it reaches every output.
-        scales[row] = largest / np.float32(limit) + not_finite(values)
+        factor = _fit(values, limit, scales, row)
         for index in range(values.size):
             inputs[row, index] = np.int16(np.int32(nearest(values[index] * factor)))
 
@@ -115,9 +121,7 @@ def _store_inputs(
             inputs[row, index] = values[index]
 
     def store_bytes(values: Floats, limit: float, inputs: Inputs, scales: Floats, row: int) -> None:
-        largest = _largest_magnitude(values)
-        factor = np.float32(limit) / largest if largest > np.float32(0.0) else np.float32(0.0)
-        scales[row] = largest / np.float32(limit) + not_finite(values)
+        factor = _fit(values, limit, scales, row)
         high, low = inputs[row], inputs[row, inputs.shape[1] // 2 :]
         for index in range(values.size):
             number = np.int32(nearest(values[index] * factor))

@@ -63,7 +63,6 @@ _panel_1, _panel_2, _panel_3, _panel_4, _panel_5, _panel_6, _panel_8, _panel_10 
 )
 
 
-@compiled()
 def _linear_in_vectors(
     x: Inputs,
     row_scales: Floats,
@@ -103,7 +102,6 @@ def _linear_in_vectors(
 _amx_tile, _amx_tiles = make_amx_tile(1), make_amx_tile(2)
 
 
-@compiled()
 def _linear_in_amx(
     x: Inputs,
     row_scales: Floats,
@@ -167,19 +165,4 @@ def _linear(
     t: Any,  # noqa: ANN401
     n: Any,  # noqa: ANN401
 ) -> Callable[..., None]:
-    chosen = _linear_in_amx if x.dtype == types.int8 else _linear_in_vectors
-
-    def run(
-        x: Inputs,
-        row_scales: Floats,
-        count: int,
-        blocks: Stored,
-        scales: Floats,
-        out: Floats,
-        is_added: int,
-        t: int,
-        n: int,
-    ) -> None:
-        chosen(x, row_scales, count, blocks, scales, out, is_added, t, n)
-
-    return run
+    return _linear_in_amx if x.dtype == types.int8 else _linear_in_vectors
