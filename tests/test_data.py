@@ -22,7 +22,7 @@ from training.data import (
     open_windows,
     prepare_windows,
 )
-from training.recipe import WINDOW_TOKENS, PretrainSettings, Source
+from training.settings import WINDOW_TOKENS, PretrainSettings, Source
 from training.sources import read_documents
 
 END = 0

@@ -22,7 +22,7 @@ from training.expansion import (
     is_exact,
 )
 from training.growth_report import EXACT_TOLERANCE
-from training.recipe import ExpandSettings
+from training.settings import ExpandSettings
 from training.stages.expand import grow
 
 SMALL = LlamaShape(

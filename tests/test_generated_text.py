@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from training.generated_text import FLAVOURS, generate_documents
-from training.recipe import PretrainSettings
 from training.recipes import find_recipe
+from training.settings import PretrainSettings
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -14,7 +14,7 @@ from training import expansion
 from training.checkpoint import load_model
 from training.expansion import Strategy, random_top
 from training.growth_report import GrowthReport, measure_growth
-from training.recipe import WINDOW_TOKENS, ExpandSettings
+from training.settings import WINDOW_TOKENS, ExpandSettings
 from training.stages.expand import describe, grow, probe_windows, report_to_json
 
 SETTINGS = ExpandSettings(hidden_size=64, intermediate_size=128, num_layers=3, num_heads=4)

@@ -17,13 +17,14 @@ STANDARD_LIBRARY_ONLY = (
     "stentor/runs.py",
     "stentor/jobs.py",
     "training/recipe.py",
+    "training/settings.py",
     "training/recipes/__init__.py",
     "training/recipes/card.py",
     "training/recipes/demo_pair.py",
     "training/recipes/practice.py",
 )
 OURS = ("stentor", "training")
-TRAINING_FOR_THE_PAGE = ("training.recipe", "training.recipes")
+TRAINING_FOR_THE_PAGE = ("training.recipe", "training.recipes", "training.settings")
 # The names of tabs, each with its helper modules `<tab>_*.py`.
 TABS = ("compare", "prompts", "train")
 # What a module may do at its top level: define names.

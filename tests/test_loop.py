@@ -17,7 +17,7 @@ from stentor.loading import open_checkpoint_folder
 from training.checkpoint import load_model
 from training.loop import StepReport, language_model_loss, train_steps, validation_loss
 from training.optim import make_optimizer
-from training.recipe import PretrainSettings
+from training.settings import PretrainSettings
 
 GOLDEN = Path(__file__).parent / "golden" / "loop.json"
 # The largest difference seen between processors is of the order of fp32 rounding.

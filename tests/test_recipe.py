@@ -11,21 +11,19 @@ from tiny_recipe import GROWN, TRAINING, tiny_recipe
 
 from stentor.errors import DataError, OptionError
 from training.recipe import (
-    CreateSettings,
-    ExpandSettings,
-    PretrainSettings,
     Recipe,
-    Source,
     Stage,
     check_recipe,
     check_text,
     recipe_from_json,
     recipe_to_json,
+    sources_of,
     with_budget,
     with_seed,
     with_settings,
     with_text,
 )
+from training.settings import CreateSettings, ExpandSettings, PretrainSettings, Source
 
 TINY = tiny_recipe(Path("base"))
 
@@ -62,13 +60,13 @@ def test_json_and_back_is_the_same_recipe() -> None:
 def test_every_problem_is_told_with_its_stage() -> None:
     recipe = changed(seed=-1, num_threads=0)
     recipe["stages"][1]["settings"].update(num_steps=0, learning_rate=math.nan)
-    recipe["stages"][2]["settings"].update(batch_size=6, micro_batch_size=4)
+    recipe["stages"][2]["settings"].update(schedule="wsd", warmup_fraction=0.5, decay_fraction=0.6)
     message = refusal(recipe)
     for part in (
         "Seed must be at least 0; got -1.",
         "Num threads must be at least 1; got 0.",
         "Stage general: Num steps must be at least 1; got 0. Learning rate must be a number",
-        "Stage story: Batch size 6 is no multiple of micro batch size 4.",
+        "Stage story: Warm-up fraction and decay fraction are more than the whole stage.",
     ):
         assert part in message
 
@@ -130,20 +128,50 @@ def test_the_budget_decides_between_steps_and_tokens() -> None:
 
 
 def test_text_goes_to_one_stage_or_to_all_that_read() -> None:
-    files = (Source(kind="files", paths=("a.txt",)), Source(kind="files", paths=("b.txt",)))
+    files = (
+        Source(kind="files", paths=("a.txt",), weight=0.5),
+        Source(kind="files", paths=("b.txt",), weight=0.5),
+    )
     everywhere = with_text(TINY, ("a.txt", "b.txt"))
-    assert sources_of(everywhere) == [files, files]
+    assert own_sources(everywhere) == [files, files]
     assert everywhere.stages[0].settings == GROWN
     one = with_text(TINY, ("a.txt", "b.txt"), "story")
-    assert sources_of(one) == [TRAINING.sources, files]
+    assert own_sources(one) == [TRAINING.sources, files]
 
 
-def sources_of(recipe: Recipe) -> list[tuple[Source, ...]]:
+def own_sources(recipe: Recipe) -> list[tuple[Source, ...]]:
     return [
         stage.settings.sources
         for stage in recipe.stages
         if not isinstance(stage.settings, ExpandSettings)
     ]
+
+
+def replaying(**settings: object) -> Recipe:
+    """Return TINY with a story stage that is 75 parts its own text and 25 the general stage's."""
+    sources = (Source(name="narrative", weight=75), Source("replay", "general", weight=25))
+    return with_settings(TINY, "story", **{"sources": sources, **settings})
+
+
+def test_replay_reads_an_earlier_stages_text_again() -> None:
+    recipe = with_text(replaying(), ("a.txt", "b.txt"), "general", weights=(3, 1))
+    assert [(s.name, s.paths, s.weight) for s in sources_of(recipe, recipe.stages[2])] == [
+        ("narrative", (), 75),
+        ("general", ("a.txt",), 25 * 0.75),
+        ("general", ("b.txt",), 25 * 0.25),
+    ]
+    # Text given for the replaying stage takes the place of its own, not of what it reads again.
+    own = with_text(recipe, ("c.txt",), "story").stages[2].settings
+    assert isinstance(own, PretrainSettings)
+    assert [(s.kind, s.weight) for s in own.sources] == [("files", 75), ("replay", 25)]
+
+
+def test_replay_of_what_is_not_earlier_is_refused() -> None:
+    for name in ("story", "later", "expand"):
+        with pytest.raises(OptionError, match=f"replay of '{name}', which is no earlier stage"):
+            replaying(sources=(Source(), Source("replay", name)))
+    with pytest.raises(OptionError, match="Stage story has no text of its own"):
+        replaying(sources=(Source("replay", "general"),))
 
 
 def test_text_for_a_stage_that_reads_none_is_refused() -> None:
@@ -175,8 +203,8 @@ def test_changes_are_checked_again() -> None:
     assert with_seed(TINY, 9).seed == 9
     with pytest.raises(OptionError, match="Seed must be"):
         with_seed(TINY, -1)
-    with pytest.raises(OptionError, match="Stage general: Batch size 3 is no multiple"):
-        with_settings(TINY, "general", batch_size=3)
+    with pytest.raises(OptionError, match="Stage general: Batch size must be at least 1"):
+        with_settings(TINY, "general", batch_size=0)
     longer = with_settings(TINY, "general", num_steps=20)
     assert [stage.total_steps() for stage in longer.stages] == [0, 20, 12]
 

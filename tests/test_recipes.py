@@ -6,16 +6,9 @@ import pytest
 
 from stentor.errors import OptionError
 from stentor.models import MODELS
-from training.recipe import (
-    CreateSettings,
-    ExpandSettings,
-    PretrainSettings,
-    Recipe,
-    Stage,
-    recipe_from_json,
-    recipe_to_json,
-)
+from training.recipe import Recipe, Stage, recipe_from_json, recipe_to_json
 from training.recipes import RECIPES, find_recipe
+from training.settings import CreateSettings, ExpandSettings, PretrainSettings
 from training.show import describe_recipe
 from training.stages import STAGES
 
@@ -54,7 +47,7 @@ def test_the_cards_numbers() -> None:
         assert (stage.warmup_fraction, stage.weight_decay, stage.clip_norm) == (0.05, 0.01, 1.0)
         assert stage.gradient_checkpointing and stage.budget == "steps"
     growth = card.stages[0].settings
-    assert growth == ExpandSettings("slice", "random_top", 512, 2048, 30, 8)
+    assert growth == ExpandSettings(width="slice", depth="random_top")
     # The card does not add up, and the recipe says so.
     assert round(sum(s.total_tokens() for s in settings) / 1e9, 2) == 1.75
     assert "do not agree" in card.notes[0]

@@ -43,9 +43,10 @@ from stentor.runs import (
     tail_log,
     write_status,
 )
-from training.recipe import Recipe, Source
+from training.recipe import Recipe
 from training.recipes import find_recipe
 from training.runner import check_machine, execute, locate_start
+from training.settings import Source
 
 pytestmark = pytest.mark.usefixtures("old_signals")
 

@@ -12,7 +12,7 @@ import pytest
 
 from stentor.errors import DataError, OptionError
 from training import sources
-from training.recipe import Source
+from training.settings import Source
 from training.sources import FILE_READERS, READERS, read_documents, shuffled
 
 

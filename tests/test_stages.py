@@ -10,9 +10,10 @@ from tiny_recipe import TRAINING, create, tiny_recipe
 from stentor.loading import open_checkpoint_folder
 from stentor.runs import current_status, read_events
 from training.checkpoint import load_model
-from training.recipe import CreateSettings, Recipe, Source, Stage
+from training.recipe import Recipe, Stage
 from training.recorder import Recorder
 from training.runner import execute
+from training.settings import CreateSettings, Source
 from training.stages.pretrain import sample_text
 
 CREATE = CreateSettings(

@@ -8,8 +8,8 @@ from stentor.prompts import categories
 from stentor.scorers import SCORERS
 from stentor.ui import STYLES, TABS
 from stentor.ui.context import COMPARE_TAB, DEMO_PAIR, REAL_PAIR
-from training.recipe import SETTINGS
 from training.recipes import RECIPES, find_recipe
+from training.settings import SETTINGS
 from training.stages import STAGES
 
 ROOT = Path(__file__).resolve().parent.parent

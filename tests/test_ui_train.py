@@ -25,8 +25,9 @@ from stentor.runs import (
     write_status,
 )
 from stentor.ui.context import AppContext, make_context
-from training.recipe import Source, recipe_to_json, with_settings
+from training.recipe import recipe_to_json, with_settings
 from training.recipes import RECIPES, find_recipe
+from training.settings import Source
 
 TOKENS_PER_STEP = 2_048
 REFUSAL = "Switched off here."

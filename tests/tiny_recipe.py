@@ -10,14 +10,8 @@ from safetensors.torch import load_file
 
 from stentor.jobs import start, wait_until_ended
 from stentor.runs import Run, create_run, current_status, read_events, tail_events, tail_log
-from training.recipe import (
-    ExpandSettings,
-    PretrainSettings,
-    Recipe,
-    Source,
-    Stage,
-    recipe_to_json,
-)
+from training.recipe import Recipe, Stage, recipe_to_json
+from training.settings import ExpandSettings, PretrainSettings, Source
 
 NUM_STEPS = 12
 CHECKPOINT_EVERY = 4

@@ -32,7 +32,6 @@ from stentor.runs import (
 from training.follow import follow, status_to_json
 from training.recipe import (
     STAGE_NAME,
-    ExpandSettings,
     Recipe,
     check_text,
     recipe_from_json,
@@ -42,6 +41,7 @@ from training.recipe import (
     with_text,
 )
 from training.recipes import RECIPES, find_recipe
+from training.settings import ExpandSettings
 from training.show import describe_recipe
 
 MODEL_HELP = "a known model, a folder, or run:ID/CHECKPOINT"

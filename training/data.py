@@ -22,7 +22,7 @@ from tokenizers import Tokenizer
 
 from stentor.errors import DataError
 from stentor.runs import write_json
-from training.recipe import WINDOW_TOKENS, PretrainSettings
+from training.settings import WINDOW_TOKENS, PretrainSettings
 
 TOKENS_FILE = "tokens.bin"
 HELD_OUT_FILE = "held_out.bin"

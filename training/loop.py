@@ -12,8 +12,8 @@ from transformers import LlamaForCausalLM
 
 from stentor.errors import TrainingError
 from training.optim import set_learning_rate
-from training.recipe import PretrainSettings
 from training.schedule import learning_rate_factor
+from training.settings import PretrainSettings
 
 
 @dataclass(frozen=True)

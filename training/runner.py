@@ -12,8 +12,9 @@ from stentor.provenance import num_cores
 from stentor.runs import Run, list_checkpoints, read_recipe
 from training.checkpoint import finished_checkpoint
 from training.hardware import describe_machine, machine_to_json
-from training.recipe import PretrainSettings, Recipe, check_text, recipe_from_json
+from training.recipe import Recipe, check_text, recipe_from_json
 from training.recorder import Recorder
+from training.settings import PretrainSettings
 from training.stages import STAGES
 from training.stages.context import StageContext
 

@@ -2,14 +2,8 @@
 
 from dataclasses import replace
 
-from training.recipe import (
-    CreateSettings,
-    ExpandSettings,
-    PretrainSettings,
-    Recipe,
-    Source,
-    Stage,
-)
+from training.recipe import Recipe, Stage
+from training.settings import CreateSettings, ExpandSettings, PretrainSettings, Source
 
 
 def describe_recipe(recipe: Recipe) -> str:

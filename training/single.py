@@ -20,7 +20,7 @@ from stentor.models import find_model
 from training.checkpoint import TRAINER_FILE, end_token_of, load_model, save_checkpoint
 from training.hardware import describe_machine
 from training.loop import validation_loss
-from training.recipe import WINDOW_TOKENS, ExpandSettings, Source
+from training.settings import WINDOW_TOKENS, ExpandSettings, Source
 from training.sources import read_documents
 from training.stages.expand import describe, grow, report_to_json
 

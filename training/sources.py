@@ -14,7 +14,7 @@ import pyarrow.parquet
 
 from stentor.errors import DataError
 from training.generated_text import generate_documents
-from training.recipe import Source
+from training.settings import Source
 
 # A .txt file is one document; a longer one is cut at a line end into documents of this size, small
 # enough that a single book has documents to hold out (one in 32, see data.py).

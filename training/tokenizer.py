@@ -6,7 +6,7 @@ from pathlib import Path
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from stentor.runs import write_json
-from training.recipe import WINDOW_TOKENS
+from training.settings import WINDOW_TOKENS
 
 END_TOKEN = "<|end|>"
 END_TOKEN_ID = 0

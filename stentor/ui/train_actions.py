@@ -17,16 +17,9 @@ from stentor.errors import DataError, OptionError, RunError
 from stentor.home import uploads_folder
 from stentor.runs import Run, create_run, current_status, open_run
 from stentor.ui.shared import duration, file_size
-from training.recipe import (
-    PretrainSettings,
-    Recipe,
-    check_recipe,
-    check_text,
-    recipe_to_json,
-    with_budget,
-    with_text,
-)
+from training.recipe import Recipe, check_recipe, check_text, recipe_to_json, with_budget, with_text
 from training.recipes import find_recipe
+from training.settings import PretrainSettings
 
 TEXT_KINDS = (".txt", ".jsonl", ".parquet")
 MAX_FILE_BYTES = 200_000_000

@@ -29,8 +29,9 @@ from stentor.ui.train_actions import (
     save_texts,
     start_run,
 )
-from training.recipe import CreateSettings, PretrainSettings, Recipe, Stage, check_text
+from training.recipe import Recipe, Stage, check_text
 from training.recipes import RECIPES, find_recipe
+from training.settings import CreateSettings, PretrainSettings
 
 ABOUT_TEXT = (
     f'<p class="soft">{", ".join(TEXT_KINDS)}, at most {file_size(MAX_FILE_BYTES)} each; .jsonl '

@@ -13,13 +13,8 @@ from stentor.runs import CHECKPOINT_NAME, Run, Status
 from stentor.ui.chart import Digest, StageProgress, as_number
 from stentor.ui.shared import duration, escape, file_size, number, short_count
 from stentor.ui.train_actions import total_tokens
-from training.recipe import (
-    CreateSettings,
-    ExpandSettings,
-    PretrainSettings,
-    Recipe,
-    Stage,
-)
+from training.recipe import Recipe, Stage
+from training.settings import CreateSettings, ExpandSettings, PretrainSettings
 
 STATE_WORDS = {
     "created": "not started",

@@ -1,6 +1,7 @@
 """The recipe of Stentor-Big's model card: expand Stentor-30M, then three stages as published."""
 
-from training.recipe import ExpandSettings, PretrainSettings, Recipe, Source, Stage
+from training.recipe import Recipe, Stage
+from training.settings import ExpandSettings, PretrainSettings, Source
 
 FINEWEB_EDU = Source(kind="hub", name="HuggingFaceFW/fineweb-edu", subset="sample-10BT")
 SCIPHI = Source(kind="hub", name="SciPhi/textbooks-are-all-you-need-lite", column="completion")

@@ -2,14 +2,13 @@
 
 import math
 
-from training.recipe import (
+from training.recipe import Recipe, Stage
+from training.settings import (
     WINDOW_TOKENS,
     CreateSettings,
     ExpandSettings,
     PretrainSettings,
-    Recipe,
     Source,
-    Stage,
 )
 
 FILES = (Source(kind="files"),)

@@ -1,6 +1,7 @@
 """A recipe for a laptop: really expands the embedded base model and really trains three stages."""
 
-from training.recipe import ExpandSettings, PretrainSettings, Recipe, Source, Stage
+from training.recipe import Recipe, Stage
+from training.settings import ExpandSettings, PretrainSettings, Source
 
 
 def practice() -> Recipe:

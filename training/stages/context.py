@@ -14,8 +14,9 @@ from stentor import __version__
 from stentor.loading import read_json
 from stentor.runs import Run
 from training.checkpoint import TRAINER_FILE, checkpoint_name, save_checkpoint
-from training.recipe import PretrainSettings, Recipe, Stage
+from training.recipe import Recipe, Stage
 from training.recorder import Recorder
+from training.settings import PretrainSettings
 
 
 @dataclass(frozen=True)

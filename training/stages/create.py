@@ -7,7 +7,8 @@ from transformers import LlamaForCausalLM
 
 from stentor.loading import LlamaShape
 from training.checkpoint import llama_config
-from training.recipe import WINDOW_TOKENS, CreateSettings, Stage
+from training.recipe import Stage
+from training.settings import WINDOW_TOKENS, CreateSettings
 from training.sources import read_documents
 from training.stages.context import StageContext
 from training.tokenizer import END_TOKEN_ID, train_tokenizer

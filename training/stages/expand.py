@@ -13,7 +13,8 @@ from training.checkpoint import build_model, end_token_of
 from training.expansion import expand, grown_shape, is_exact
 from training.generated_text import FLAVOURS, generate_documents
 from training.growth_report import GrowthReport, measure_growth
-from training.recipe import WINDOW_TOKENS, ExpandSettings, Stage
+from training.recipe import Stage
+from training.settings import WINDOW_TOKENS, ExpandSettings
 from training.stages.context import StageContext
 
 

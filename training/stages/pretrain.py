@@ -19,7 +19,8 @@ from training.checkpoint import (
 from training.data import PackedWindows, prepare_windows
 from training.loop import StepReport, train_steps, validation_loss
 from training.optim import make_optimizer
-from training.recipe import PretrainSettings, Stage
+from training.recipe import Stage
+from training.settings import PretrainSettings
 from training.sources import read_documents
 from training.stages.context import StageContext
 
