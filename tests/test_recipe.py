@@ -19,7 +19,7 @@ from training.recipe import (
     recipe_to_json,
     sources_of,
     with_budget,
-    with_seed,
+    with_options,
     with_settings,
     with_text,
 )
@@ -200,9 +200,9 @@ def test_text_that_is_not_there_is_named_for_every_stage(tmp_path: Path) -> None
 
 
 def test_changes_are_checked_again() -> None:
-    assert with_seed(TINY, 9).seed == 9
+    assert with_options(TINY, seed=9).seed == 9
     with pytest.raises(OptionError, match="Seed must be"):
-        with_seed(TINY, -1)
+        with_options(TINY, seed=-1)
     with pytest.raises(OptionError, match="Stage general: Batch size must be at least 1"):
         with_settings(TINY, "general", batch_size=0)
     longer = with_settings(TINY, "general", num_steps=20)

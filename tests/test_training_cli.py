@@ -15,13 +15,21 @@ from tiny_recipe import PATIENCE_SECONDS, create, tiny_recipe, wait_for_step
 from transformers import AutoModelForCausalLM
 
 from stentor.home import runs_folder
-from stentor.runs import Run, Status, create_run, current_status, read_status, write_status
+from stentor.runs import (
+    Run,
+    Status,
+    create_run,
+    current_status,
+    read_recipe,
+    read_status,
+    write_status,
+)
 from training.__main__ import main
 from training.recipe import recipe_from_json, recipe_to_json, with_text
 from training.recipes import RECIPES, find_recipe
 
 ROOT = Path(__file__).resolve().parent.parent
-VERBS = ("list", "show", "run", "resume", "stop", "status", "expand", "export", "validate")
+VERBS = ("list", "show", "run", "new", "resume", "stop", "status", "expand", "export", "validate")
 
 
 def start(*arguments: str) -> subprocess.Popen[str]:
@@ -279,3 +287,10 @@ def test_expand_then_export(
     for verb, source in (("expand", tiny_model_folder), ("export", grown)):
         assert main([verb, str(source), str(small)]) == 2
         assert "exists already" in capsys.readouterr().err
+
+
+def test_new_makes_a_folder_that_run_takes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["new", "practice", "--processes", "2"]) == 0
+    run = Run(Path(capsys.readouterr().out.strip()))
+    assert current_status(run).state == "created"
+    assert recipe_from_json(read_recipe(run)).num_processes == 2

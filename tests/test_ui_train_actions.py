@@ -25,7 +25,8 @@ from stentor.ui.train_actions import (
     start_run,
     stop_run,
 )
-from training.__main__ import chosen_recipe, make_parser
+from training.__main__ import make_parser
+from training.recipe_flags import chosen_recipe
 from training.recipes import RECIPES, find_recipe
 
 

@@ -30,16 +30,8 @@ from stentor.runs import (
     read_recipe,
 )
 from training.follow import follow, status_to_json
-from training.recipe import (
-    STAGE_NAME,
-    Recipe,
-    check_text,
-    recipe_from_json,
-    recipe_to_json,
-    with_budget,
-    with_seed,
-    with_text,
-)
+from training.recipe import check_text, recipe_from_json, recipe_to_json
+from training.recipe_flags import add_recipe_flags, chosen_recipe
 from training.recipes import RECIPES, find_recipe
 from training.settings import ExpandSettings
 from training.show import describe_recipe
@@ -73,14 +65,19 @@ def make_parser() -> argparse.ArgumentParser:
 
     verb = verbs.add_parser("show", parents=[json_flag], help="one recipe or run, whole")
     verb.add_argument("name", help="a recipe or a run id")
-    _add_recipe_flags(verb)
+    add_recipe_flags(verb)
     verb.set_defaults(verb=_show)
 
     verb = verbs.add_parser("run", help="start a recipe and follow it")
     verb.add_argument("name", help="a recipe, or a run folder to be run by this very process")
-    _add_recipe_flags(verb)
+    add_recipe_flags(verb)
     _add_detach_flag(verb)
     verb.set_defaults(verb=_run)
+
+    verb = verbs.add_parser("new", help="make a run folder and start nothing")
+    verb.add_argument("name", help="a recipe")
+    add_recipe_flags(verb)
+    verb.set_defaults(verb=_new)
 
     verb = verbs.add_parser("resume", help="go on with a stopped or dead run")
     verb.add_argument("name", help="a run id, or a run folder to be run by this very process")
@@ -131,36 +128,8 @@ def _add_model_verbs(
     verb.set_defaults(verb=lambda parsed: _torch_verb("training.single").validate_model(parsed))
 
 
-def _add_recipe_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--text",
-        action="append",
-        default=[],
-        metavar="[STAGE=]FILE",
-        help="train on this file or folder, in one stage or in all; may be given several times",
-    )
-    parser.add_argument("--budget", choices=("steps", "tokens"), help="which limit counts")
-    parser.add_argument("--seed", type=int, help="seed of data order and new weights")
-
-
 def _add_detach_flag(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--detach", action="store_true", help="start and return at once")
-
-
-def chosen_recipe(parsed: argparse.Namespace) -> Recipe:
-    """Return the named recipe with the flags applied."""
-    recipe = find_recipe(parsed.name)
-    by_stage: dict[str | None, list[str]] = {}
-    for text in parsed.text:
-        stage, separator, path = text.partition("=")
-        is_for_stage = separator and STAGE_NAME.fullmatch(stage)  # else `=` is part of the path
-        name, path = (stage, path) if is_for_stage else (None, text)
-        by_stage.setdefault(name, []).append(str(Path(path).resolve()))
-    for stage_name, paths in sorted(by_stage.items(), key=lambda item: item[0] or ""):
-        recipe = with_text(recipe, tuple(paths), stage_name)
-    if parsed.budget:
-        recipe = with_budget(recipe, parsed.budget)
-    return recipe if parsed.seed is None else with_seed(recipe, parsed.seed)
 
 
 def _list(parsed: argparse.Namespace) -> int:
@@ -204,6 +173,14 @@ def _run(parsed: argparse.Namespace) -> int:
     check_can_start()
     run = create_run(recipe_to_json(recipe), recipe.name)
     return _start_and_follow(run, "run", parsed.detach)
+
+
+def _new(parsed: argparse.Namespace) -> int:
+    """Print the folder only, so that a script can hand it to every machine of a cluster."""
+    recipe = chosen_recipe(parsed)
+    check_text(recipe)
+    print(create_run(recipe_to_json(recipe), recipe.name).folder)
+    return 0
 
 
 def _resume(parsed: argparse.Namespace) -> int:

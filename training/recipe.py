@@ -221,9 +221,9 @@ def with_text(
     return replace(recipe, stages=tuple(changed(stage) for stage in recipe.stages))
 
 
-def with_seed(recipe: Recipe, seed: int) -> Recipe:
-    """Return the recipe with another seed."""
-    return check_recipe(replace(recipe, seed=seed))
+def with_options(recipe: Recipe, **values: object) -> Recipe:
+    """Return the recipe with some of its own options changed, such as the seed."""
+    return check_recipe(replace(recipe, **values))  # type: ignore[arg-type]
 
 
 def with_budget(recipe: Recipe, budget: str) -> Recipe:
