@@ -39,6 +39,14 @@ class Source:
         return f"{self.name}{subset}" if self.kind == "hub" else f"generated text, {self.name}"
 
 
+def describe_sources(sources: tuple[Source, ...]) -> str:
+    """Return the texts of a mixture, with their shares where these differ."""
+    total = sum(source.weight for source in sources)
+    if len({source.weight for source in sources}) < 2:
+        return "; ".join(source.describe() for source in sources)
+    return "; ".join(f"{s.weight / total:.0%} {s.describe()}" for s in sources)
+
+
 @dataclass(frozen=True)
 class CreateSettings:
     """A new model: a tokenizer trained on the source, and random weights of this shape."""
@@ -137,6 +145,18 @@ class PretrainSettings:
     torch_compile: bool = knob(
         False, help="Compile the model first: faster on a GPU, needs a C++ compiler, a minute"
     )
+
+    def describe_schedule(self) -> str:
+        """Return the learning rate over the stage's steps in a few words."""
+        warmup = f"warm-up {self.warmup_fraction:.0%}, " if self.warmup_fraction else ""
+        if self.schedule == "cosine":
+            return f"{self.learning_rate:g}, {warmup}cosine to {self.final_fraction:.0%}"
+        if not self.decay_fraction:
+            return f"{self.learning_rate:g}, {warmup}then stable"
+        return (
+            f"{self.learning_rate:g}, {warmup}stable, the last {self.decay_fraction:.0%} of steps "
+            f"down to {self.final_fraction:.0%}"
+        )
 
     def total_steps(self) -> int:
         """Return the optimizer steps that the chosen budget means."""

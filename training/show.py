@@ -3,7 +3,12 @@
 from dataclasses import replace
 
 from training.recipe import Recipe, Stage
-from training.settings import CreateSettings, ExpandSettings, PretrainSettings, Source
+from training.settings import (
+    CreateSettings,
+    ExpandSettings,
+    PretrainSettings,
+    describe_sources,
+)
 
 
 def describe_recipe(recipe: Recipe) -> str:
@@ -12,7 +17,8 @@ def describe_recipe(recipe: Recipe) -> str:
         f"{recipe.name}: {recipe.title}",
         recipe.purpose,
         f"start {recipe.start or 'from nothing'}, seed {recipe.seed}, "
-        f"threads {recipe.num_threads or 'all cores'}",
+        f"threads {recipe.num_threads or 'all cores'}, "
+        f"processes {recipe.num_processes or 'one per GPU, else one'}",
         "",
         *(line for stage in recipe.stages for line in (*_describe_stage(stage), "")),
         *(f"Note: {note}" for note in recipe.notes),
@@ -30,33 +36,40 @@ def _describe_stage(stage: Stage) -> list[str]:
         f"{settings.num_layers} layers, {settings.num_heads} heads"
     )
     if isinstance(settings, ExpandSettings):
-        return [heading, shape, f"  width {settings.width}, depth {settings.depth}"]
+        broken = f" ({settings.symmetry_break})" if settings.width == "clone" else ""
+        rows = f", {settings.vocab_size:,} embedding rows" if settings.vocab_size else ""
+        return [
+            heading,
+            f"{shape}{rows}",
+            f"  width {settings.width}{broken}, depth {settings.depth}",
+        ]
     assert isinstance(settings, CreateSettings)
     return [
         heading,
         shape,
-        f"  vocabulary {settings.vocab_size:,} from {_sources(settings.sources)}, "
+        f"  vocabulary {settings.vocab_size:,} from {describe_sources(settings.sources)}, "
         f"at most {settings.max_characters:,} characters",
     ]
 
 
 def _describe_pretraining(settings: PretrainSettings) -> list[str]:
     checkpointing = "with" if settings.gradient_checkpointing else "without"
+    compiled = ", compiled" if settings.torch_compile else ""
+    best = " and the best" if settings.keep_best else ""
+    moments = ", going on with the moments of the stage before" if settings.carry_optimizer else ""
     return [
-        f"  text: {_sources(settings.sources)}",
+        f"  text: {describe_sources(settings.sources)}",
         f"  {settings.total_steps():,} steps of {settings.batch_size} windows = "
-        f"{settings.total_tokens():,} tokens (budget: {settings.budget}{_other_budget(settings)})",
-        f"  {settings.micro_batch_size} windows at a time, {checkpointing} gradient checkpointing",
-        f"  learning rate {settings.learning_rate:g}, warm-up {settings.warmup_fraction:.0%}, "
-        f"cosine to {settings.final_fraction:.0%}, weight decay {settings.weight_decay:g}, "
-        f"clip {settings.clip_norm:g}",
+        f"{settings.total_tokens():,} tokens (budget: {settings.budget}{_other_budget(settings)}), "
+        f"no text more than {settings.max_epochs:g} times",
+        f"  {settings.micro_batch_size} windows at a time, {checkpointing} gradient checkpointing, "
+        f"precision {settings.precision}{compiled}",
+        f"  AdamW{moments}: learning rate {settings.describe_schedule()}, weight decay "
+        f"{settings.weight_decay:g}, clip {settings.clip_norm:g}",
         f"  {settings.validation_windows} held-out windows, validated every "
-        f"{settings.validate_every:,} steps; a checkpoint every {settings.checkpoint_every:,}",
+        f"{settings.validate_every:,} steps; a checkpoint every {settings.checkpoint_every:,}, "
+        f"the newest {settings.keep_last}{best} kept",
     ]
-
-
-def _sources(sources: tuple[Source, ...]) -> str:
-    return "; ".join(source.describe() for source in sources)
 
 
 def _other_budget(settings: PretrainSettings) -> str:

@@ -14,7 +14,12 @@ from stentor.ui.chart import Digest, StageProgress, as_number
 from stentor.ui.shared import duration, escape, file_size, number, short_count
 from stentor.ui.train_actions import total_tokens
 from training.recipe import Recipe, Stage
-from training.settings import CreateSettings, ExpandSettings, PretrainSettings
+from training.settings import (
+    CreateSettings,
+    ExpandSettings,
+    PretrainSettings,
+    describe_sources,
+)
 
 STATE_WORDS = {
     "created": "not started",
@@ -97,11 +102,11 @@ def _settings_rows(stage: Stage) -> Rows:
     settings = stage.settings
     if isinstance(settings, PretrainSettings):
         return [
-            ("Text", ", ".join(source.describe() for source in settings.sources)),
+            ("Text", describe_sources(settings.sources)),
             ("Steps", f"{settings.total_steps():,}"),
             ("Tokens", short_count(settings.total_tokens())),
             ("Batch", f"{settings.batch_size} x 512 tokens"),
-            ("Learning rate", f"{settings.learning_rate:g}"),
+            ("Learning rate", settings.describe_schedule()),
         ]
     shape = (
         f"{settings.hidden_size} wide, {settings.num_layers} layers, {settings.num_heads} heads, "
@@ -115,7 +120,7 @@ def _settings_rows(stage: Stage) -> Rows:
         ]
     assert isinstance(settings, CreateSettings)
     return [
-        ("Text", ", ".join(source.describe() for source in settings.sources)),
+        ("Text", describe_sources(settings.sources)),
         ("Vocabulary", f"{settings.vocab_size:,}"),
         ("Shape", shape),
     ]

@@ -48,8 +48,8 @@ def card() -> Recipe:
             "The card's steps and tokens do not agree: its steps are 1.75 billion tokens, it "
             "claims 2.33 billion. The budget decides which of the two counts.",
             "The narrative stage reads your own files: the author's collection is not published.",
-            "The author ran stages 2 and 3 on two RTX 4090; here one GPU takes the same batch in "
-            "more passes.",
+            "The author ran stages 2 and 3 on two RTX 4090; here the GPUs of the machine share each "
+            "batch, however many there are.",
         ),
     )
 

@@ -33,6 +33,7 @@ def _stage(name: str, title: str) -> Stage:
     settings = PretrainSettings(
         sources=(Source(name=name),),
         num_steps=20,
+        max_epochs=1000.0,  # a page of one's own is enough to see how a run works
         num_tokens=40_960,
         batch_size=4,
         micro_batch_size=4,

@@ -1,0 +1,41 @@
+"""Settings say in words what they mean."""
+
+import pytest
+
+from training.recipe import recipe_from_json
+from training.settings import PretrainSettings, Source, describe_sources
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (PretrainSettings(), "0.0002, warm-up 5%, cosine to 0%"),
+        (
+            PretrainSettings(schedule="wsd", learning_rate=1e-3, final_fraction=0.1),
+            "0.001, warm-up 5%, stable, the last 20% of steps down to 10%",
+        ),
+        (
+            PretrainSettings(schedule="wsd", warmup_fraction=0.0, decay_fraction=0.0),
+            "0.0002, then stable",
+        ),
+    ],
+)
+def test_a_schedule_in_words(settings: PretrainSettings, words: str) -> None:
+    assert settings.describe_schedule() == words
+
+
+def test_a_mixture_tells_shares_only_where_they_differ() -> None:
+    fiction = Source(kind="files", paths=("a/fiction.txt",), weight=3)
+    general = Source(kind="replay", name="general")
+    mixed = "75% fiction.txt; 25% the text of stage general again"
+    assert describe_sources((fiction, general)) == mixed
+    assert describe_sources((Source(), Source(name="narrative"))) == (
+        "generated text, general; generated text, narrative"
+    )
+
+
+def test_a_recipe_written_before_an_option_existed_still_loads() -> None:
+    """Runs keep their recipe.json; resuming one must not need a newer file."""
+    stage = {"name": "general", "kind": "pretrain", "title": "General", "settings": {}}
+    old = {"name": "old", "title": "", "purpose": "", "start": "demo-base", "stages": [stage]}
+    assert recipe_from_json(old).stages[0].settings == PretrainSettings()
