@@ -1,7 +1,9 @@
 """Start, stop and find a training child. The child belongs to its run folder, not to this process.
 
 The child gets its own session (so closing the app does not end it), writes its output to `log.txt`
-(no pipe that could fill), and is found again through pid and start time in `status.json`.
+(no pipe that could fill), and is found again through pid and start time in `status.json`. Where
+several workers train together, the process recorded there is the launcher that started them, or the
+main worker where someone started them by hand.
 """
 
 import fcntl
@@ -30,6 +32,8 @@ from stentor.runs import (
 TERMINATE_SECONDS = 10.0
 POLL_SECONDS = 0.05
 ACTIVE_STATES = ("starting", "running")
+# Set by a run that becomes the launcher of its workers: the pid that is recorded for all of them.
+LAUNCHER_VARIABLE = "STENTOR_LAUNCHER"
 
 
 def training_refusal() -> str | None:
@@ -83,19 +87,37 @@ def start(run: Run, verb: str = "run") -> None:
             raise RunError(message) from error
 
 
+def worker_rank() -> int | None:
+    """Return the number of this worker among those started by torchrun or accelerate, or None."""
+    value = os.environ.get("RANK", "") if "WORLD_SIZE" in os.environ else ""
+    return int(value) if value.isdigit() else None
+
+
+def launcher_pid() -> int | None:
+    """Return the process that started this worker on behalf of its run, or None."""
+    value = os.environ.get(LAUNCHER_VARIABLE, "") if worker_rank() is not None else ""
+    return int(value) if value.isdigit() else None
+
+
 def claim(run: Run) -> Status:
     """Make this process the one that runs `run`, before anything slow is imported.
+
+    Of several workers the main one claims, in the name of the launcher that the run became; the
+    others only read.
 
     Raises:
         RunError: another process runs it already.
     """
+    if worker_rank():
+        return read_status(run)
+    owner = launcher_pid() or os.getpid()
     with _start_lock():
         now = current_status(run)
-        if now.state in ACTIVE_STATES and now.pid not in (None, os.getpid()):
+        if now.state in ACTIVE_STATES and now.pid not in (None, owner):
             raise RunError(f"Run {run.id} is already going (process {now.pid}).")
         if now.state not in ACTIVE_STATES:  # started by hand: an old wish to stop is no new one
             run.stop_file.unlink(missing_ok=True)
-        status = _starting(run, os.getpid())
+        status = _starting(run, owner)
         write_status(run, status)
         return status
 

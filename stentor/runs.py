@@ -181,8 +181,11 @@ def current_status(run: Run) -> Status:
 def write_json(path: Path, value: object) -> None:
     """Write beside and rename, so that a reader sees the old file or the new one."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-    beside.replace(path)
+    try:
+        beside.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+        beside.replace(path)
+    finally:  # on a full disk a half file would stay
+        beside.unlink(missing_ok=True)
 
 
 def append_event(run: Run, kind: str, **values: object) -> None:
@@ -220,12 +223,10 @@ def tail_events(run: Run, offset: int = 0) -> tuple[list[dict[str, Any]], int]:
 def _parse_lines(block: bytes) -> Iterator[dict[str, Any]]:
     """Yield the events of a block; a half line left by a killed writer is passed over."""
     for line in block.splitlines():
-        try:
+        with suppress(ValueError):
             event = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(event, dict) and "kind" in event:
-            yield event
+            if isinstance(event, dict) and "kind" in event:
+                yield event
 
 
 def read_events(run: Run) -> Iterator[dict[str, Any]]:

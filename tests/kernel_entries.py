@@ -15,7 +15,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def kept(function: Function) -> Function:
-    folder = Path(__file__).parents[1] / ".pytest_cache" / "d" / "kernels" / _folder().name
+    folder = Path(__file__).parents[1] / ".pytest_cache" / "d" / "kernels" / _folder(None).name
     earlier = numba.config.CACHE_DIR
     numba.config.CACHE_DIR = str(folder)
     try:

@@ -1,6 +1,8 @@
 """Checkpoints: written whole, read with suspicion, and exactly what was trained."""
 
+import errno
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -8,28 +10,28 @@ import torch
 from tiny_recipe import TRAINING
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
-from stentor.errors import ModelError, RunError
+from stentor.errors import ModelError
 from stentor.loading import open_checkpoint_folder
 from stentor.runs import Run, create_run, list_checkpoints
 from training.checkpoint import (
     GROWTH_FILE,
-    KEPT_PER_STAGE,
-    OPTIMIZER_FILE,
-    TRAINER_FILE,
     build_model,
-    checkpoint_name,
     end_token_of,
     finished_checkpoint,
     load_model,
-    newest_sound_checkpoint,
-    prune_checkpoints,
-    restore_optimizer,
+    open_sound,
     save_checkpoint,
 )
+from training.disk import DiskError
 from training.generated_text import generate_documents
-from training.loop import train_steps
+from training.integrity import FILES_KEY, OWN_KEY, TRAINER_FILE
+from training.loop import StepReport, train_steps
+from training.network import TrainingNetwork
 from training.optim import make_optimizer
+from training.retention import newest_sound_checkpoint
 from training.tokenizer import train_tokenizer
+from training.trainer_state import OPTIMIZER_FILE, RANDOM_FILE, restore_optimizer
+from training.workers import open_workers
 
 
 @pytest.fixture
@@ -49,10 +51,17 @@ def batch_of_step(step: int) -> torch.Tensor:
 def trained(model: LlamaForCausalLM, num_steps: int, first_step: int = 0) -> torch.optim.AdamW:
     """Train some steps and return the optimizer as it is then."""
     optimizer = make_optimizer(model, TRAINING.learning_rate, 0.01)
-    steps = train_steps(model, optimizer, batch_of_step, TRAINING, first_step)
+    steps = steps_of(model, optimizer, first_step)
     for _ in range(num_steps):
         next(steps)
     return optimizer
+
+
+def steps_of(
+    model: LlamaForCausalLM, optimizer: torch.optim.Optimizer, first_step: int
+) -> Iterator[StepReport]:
+    network = TrainingNetwork(model)
+    return train_steps(network, optimizer, batch_of_step, TRAINING, open_workers(1), first_step)
 
 
 def save(run: Run, name: str, model: LlamaForCausalLM, tokenizer: Path, **details: object) -> Path:
@@ -72,7 +81,7 @@ def test_a_resumed_optimizer_goes_on_bit_for_bit(
     folder = tmp_path / "general-000003"
     optimizer = trained(model, 3)
     save_checkpoint(folder, model, tiny_model_folder, {}, optimizer)
-    straight = train_steps(model, optimizer, batch_of_step, TRAINING, 3)
+    straight = steps_of(model, optimizer, 3)
 
     other = load_model(open_checkpoint_folder(folder))
     restored = make_optimizer(other, 1.0, 0.01)
@@ -81,7 +90,7 @@ def test_a_resumed_optimizer_goes_on_bit_for_bit(
         for key, value in optimizer.state[one].items():
             assert torch.equal(value, restored.state[two][key])
             assert value.dtype == restored.state[two][key].dtype
-    resumed = train_steps(other, restored, batch_of_step, TRAINING, 3)
+    resumed = steps_of(other, restored, 3)
     for first, second in zip(straight, resumed, strict=True):
         assert (first.loss, first.gradient_norm) == (second.loss, second.gradient_norm)
     for name, tensor in model.state_dict().items():
@@ -99,7 +108,11 @@ def test_the_folder_is_a_plain_hugging_face_model(model: LlamaForCausalLM, tmp_p
         expected = model(input_ids=torch.tensor([ids])).logits
         assert torch.equal(stock(input_ids=torch.tensor([ids])).logits, expected)
     assert not list((tmp_path / "model").glob("*.bin"))
-    assert json.loads((tmp_path / "model" / TRAINER_FILE).read_text()) == details
+    values = json.loads((tmp_path / "model" / TRAINER_FILE).read_text())
+    names = {path.name for path in (tmp_path / "model").iterdir()}
+    assert set(values.pop(FILES_KEY)) == names - {TRAINER_FILE} and values.pop(OWN_KEY)
+    assert values == details
+    assert {OPTIMIZER_FILE, RANDOM_FILE} <= names
     assert json.loads((tmp_path / "model" / GROWTH_FILE).read_text()) == {"is_exact": True}
 
 
@@ -123,7 +136,8 @@ def test_a_left_over_partial_is_no_checkpoint_and_is_replaced(
 
 
 @pytest.mark.parametrize(
-    "damage", ["model.safetensors", "config.json", TRAINER_FILE, OPTIMIZER_FILE, "no optimizer"]
+    "damage",
+    ["model.safetensors", "config.json", TRAINER_FILE, OPTIMIZER_FILE, RANDOM_FILE, "no optimizer"],
 )
 def test_a_damaged_newest_checkpoint_is_passed_over_by_name(
     run: Run, model: LlamaForCausalLM, tiny_model_folder: Path, damage: str
@@ -141,22 +155,6 @@ def test_a_damaged_newest_checkpoint_is_passed_over_by_name(
     assert problem.startswith("Checkpoint general-000008 is passed over: ")
 
 
-def test_newest_means_most_steps_whatever_the_folders_times(
-    run: Run, model: LlamaForCausalLM, tiny_model_folder: Path
-) -> None:
-    """A run that was copied has its checkpoints' times in any order."""
-    for step in (12, 1_000_000, 4, 8):
-        save(run, checkpoint_name("general", step), model, tiny_model_folder)
-    save(run, "story-000002", model, tiny_model_folder)
-    (run.checkpoints_folder / ".general-000007.partial").mkdir()
-    resumed, _ = newest_sound_checkpoint(run, "general")
-    assert resumed is not None and resumed.step == 1_000_000
-    prune_checkpoints(run, "general")
-    left = sorted(path.name for path in run.checkpoints_folder.iterdir())
-    assert left == ["general-000012", "general-1000000", "story-000002"]
-    assert len(left) - 1 == KEPT_PER_STAGE
-
-
 def test_a_finished_stage_is_known_by_its_sound_final_checkpoint(
     run: Run, model: LlamaForCausalLM, tiny_model_folder: Path
 ) -> None:
@@ -171,13 +169,22 @@ def test_a_finished_stage_is_known_by_its_sound_final_checkpoint(
     assert finished_checkpoint(run, "general", 8) is None
 
 
-def test_damaged_moments_are_a_message(
-    run: Run, model: LlamaForCausalLM, tiny_model_folder: Path
+def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(
+    run: Run, model: LlamaForCausalLM, tiny_model_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The half of it is deleted again: the room is needed to say what happened."""
     folder = save(run, "general-000004", model, tiny_model_folder)
-    cut_short(folder / OPTIMIZER_FILE)
-    with pytest.raises(RunError, match=r"optimizer.safetensors is missing or damaged"):
-        restore_optimizer(folder, model, make_optimizer(model, 1e-3, 0.0))
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", refuse)
+    with pytest.raises(DiskError, match=r"general-000008 could not .* No space left .* Free there"):
+        save(run, "general-000008", model, tiny_model_folder)
+    with pytest.raises(DiskError):
+        save(run, "general-000004", model, tiny_model_folder)
+    assert [path.name for path in run.checkpoints_folder.iterdir()] == ["general-000004"]
+    open_sound(folder, to_resume=True)
 
 
 @pytest.mark.parametrize(

@@ -1,32 +1,23 @@
-"""Packed windows: what is in them, and which step reads which."""
+"""The data of a stage: what is prepared, and which step reads which windows."""
 
 import json
-from collections.abc import Iterator
-from itertools import islice
+import shutil
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from stage_texts import END, SETTINGS, bytes_of, held_out_text, texts, trained_texts, written
 from tokenizers import Tokenizer
 
 from stentor.errors import DataError
-from training import data
-from training.data import (
-    HELD_OUT_FILE,
-    MANIFEST_FILE,
-    TOKENS_FILE,
-    PackedWindows,
-    is_held_out,
-    open_windows,
-    prepare_windows,
-)
+from training import shards
+from training.data import Place, StageData, open_stage_data, prepare_stage_data
 from training.settings import WINDOW_TOKENS, PretrainSettings, Source
-from training.sources import read_documents
-
-END = 0
-SETTINGS = PretrainSettings(num_steps=5, batch_size=2, micro_batch_size=2, validation_windows=3)
+from training.shards import open_source
 
 
 @pytest.fixture(scope="module")
@@ -34,89 +25,126 @@ def tokenizer(tiny_model_folder: Path) -> Tokenizer:
     return Tokenizer.from_file(str(tiny_model_folder / "tokenizer.json"))
 
 
-def texts(num_documents: int) -> Iterator[str]:
-    """Yield documents that can be told apart by every word in them."""
-    return (f"word{number} " * (20 + number % 50) for number in range(num_documents))
+class Stage:
+    """Prepares one stage in one folder and keeps what was said."""
+
+    def __init__(self, tokenizer: Tokenizer, folder: Path) -> None:
+        self.tokenizer = tokenizer
+        self.folder = folder
+        self.said: list[str] = []
+
+    def prepare(
+        self, *sources: Source, settings: PretrainSettings = SETTINGS, seed: int = 0
+    ) -> StageData:
+        return prepare_stage_data(
+            sources, self.tokenizer, END, settings, self.folder, seed, self.said.append
+        )
+
+    def refusal(self, *sources: Source, settings: PretrainSettings = SETTINGS) -> str:
+        with pytest.raises(DataError) as caught:
+            self.prepare(*sources, settings=settings)
+        return str(caught.value)
 
 
-def trained_texts() -> Iterator[str]:
-    """Yield, without end, documents that are not held out."""
-    number = 0
-    while True:
-        number += 1
-        if not is_held_out(f"word{number} " * 30):
-            yield f"word{number} " * 30
+@pytest.fixture
+def stage(tokenizer: Tokenizer, tmp_path: Path) -> Stage:
+    return Stage(tokenizer, tmp_path / "data")
 
 
-def held_out_text(num_words: int) -> str:
-    """Return a document of so many words that is held out."""
-    found = (f"kept{number} " * num_words for number in range(10_000))
-    return next(text for text in found if is_held_out(text))
+def rows(windows: torch.Tensor | NDArray[np.unsignedinteger]) -> list[tuple[int, ...]]:
+    """Return windows that can be compared and counted."""
+    return [tuple(window) for window in windows.tolist()]
 
 
-def prepare(
-    documents: Iterator[str],
-    tokenizer: Tokenizer,
-    folder: Path,
-    settings: PretrainSettings = SETTINGS,
-    seed: int = 0,
-) -> PackedWindows:
-    return prepare_windows(documents, tokenizer, END, settings, folder, seed)
+def test_a_step_reads_windows_of_every_source_by_weight(stage: Stage, tmp_path: Path) -> None:
+    long = replace(SETTINGS, num_steps=40, validation_windows=8)
+    data = stage.prepare(
+        written(tmp_path / "general.jsonl", texts(900, "general"), weight=75.0),
+        written(tmp_path / "fiction.jsonl", texts(900, "fiction"), weight=25.0),
+        settings=long,
+    )
+    assert data.num_training_windows == 80
+    assert data.epochs == 1.0 and data.held_out_by == "documents"
+    assert [(part.label, len(part.windows)) for part in data.held_out] == [
+        ("general.jsonl", 6),
+        ("fiction.jsonl", 2),
+    ]
+    places = [place for step in range(40) for place in data.places_of_step(step, 2)]
+    assert Counter(place.label for place in places) == {"general.jsonl": 60, "fiction.jsonl": 20}
+    assert len(set(places)) == 80, "each window once"
+    assert {place.source for place in places[:8]} == {0, 1}, "from the start"
+    for step in (0, 17):
+        text = [stage.tokenizer.decode(row) for row in rows(data.batch_of_step(step, 2))]
+        for place, words in zip(data.places_of_step(step, 2), text, strict=True):
+            assert place.label.removesuffix(".jsonl") in words
 
 
-def stream_of(tokenizer: Tokenizer, documents: Iterator[str], num_windows: int) -> NDArray[np.int_]:
-    """Return the (num_windows, 511) first tokens of some documents, each with its end."""
-    stream: list[int] = []
-    for text in documents:
-        stream += [*tokenizer.encode(text).ids, END]
-    return np.array(stream[: num_windows * 511]).reshape(num_windows, 511)
-
-
-def both(packed: PackedWindows) -> list[list[list[int]]]:
-    return [packed.training.tolist(), packed.held_out.tolist()]
-
-
-def manifest_of(folder: Path) -> dict[str, object]:
-    manifest: dict[str, object] = json.loads((folder / MANIFEST_FILE).read_text())
-    return manifest
-
-
-def test_a_window_is_511_tokens_of_the_stream_and_an_end(
-    tokenizer: Tokenizer, tmp_path: Path
+def test_a_place_says_where_a_window_lies(
+    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    packed = prepare(texts(1000), tokenizer, tmp_path)
-    parts = [(packed.training, 10, False), (packed.held_out, 3, True)]  # 5 steps of 2; 3 held out
-    for windows, num_windows, is_kept in parts:
-        assert windows.shape == (num_windows, WINDOW_TOKENS)
-        assert windows.dtype == np.uint16
-        assert bool((windows[:, -1] == END).all())
-        chosen = (text for text in texts(1000) if is_held_out(text) == is_kept)
-        assert bool((windows[:, :-1] == stream_of(tokenizer, chosen, num_windows)).all())
-    assert manifest_of(tmp_path) == {
-        "num_training_windows": 10,
-        "num_held_out_windows": 3,
-        "held_out_by": "documents",
-        "dtype": "uint16",
-    }
+    monkeypatch.setattr(shards, "SHARD_WINDOWS", 4)
+    data = stage.prepare(written(tmp_path / "a.jsonl", texts(300)))
+    source = open_source(stage.folder / "0-a-jsonl")
+    assert [len(shard) for shard in source.shards] == [4, 4, 2]
+    for step in range(5):
+        places = data.places_of_step(step, 2)
+        found = [source.shards[place.shard][place.offset] for place in places]
+        assert rows(data.batch_of_step(step, 2)) == rows(np.stack(found))
+    assert data.batch_of_step(0, 2).dtype == torch.int64
 
 
-def test_only_the_text_that_is_needed_is_read(tokenizer: Tokenizer, tmp_path: Path) -> None:
-    """Sources may have no end."""
+def test_every_training_window_is_seen_once_an_epoch(stage: Stage, tmp_path: Path) -> None:
+    data = stage.prepare(written(tmp_path / "a.jsonl", texts(300)))
+    seen = [place for step in range(15) for place in data.places_of_step(step, 2)]
+    epochs = [seen[first : first + 10] for first in (0, 10, 20)]
+    for number, epoch in enumerate(epochs):
+        assert {place.epoch for place in epoch} == {number}
+        assert sorted(place.offset for place in epoch) == list(range(10))
+    orders = [tuple(place.offset for place in epoch) for epoch in epochs]
+    assert len(set(orders)) == 3, "each epoch has an order of its own"
+    assert all(isinstance(place, Place) for place in seen)
 
-    def endless() -> Iterator[str]:
-        while True:
-            yield from texts(1000)
 
-    packed = prepare(endless(), tokenizer, tmp_path)
-    assert (len(packed.training), len(packed.held_out)) == (10, 3)
+def test_a_batch_depends_only_on_seed_and_step(stage: Stage, tmp_path: Path) -> None:
+    data = stage.prepare(written(tmp_path / "a.jsonl", texts(300)), Source(name="narrative"))
+    in_order = [data.batch_of_step(step, 4) for step in range(8)]
+    again = open_stage_data(stage.folder, seed=0)
+    for step in (7, 2, 5):
+        assert torch.equal(again.batch_of_step(step, 4), in_order[step])
+    assert again.fingerprint == data.fingerprint
+    other = open_stage_data(stage.folder, seed=1)
+    assert other.fingerprint != data.fingerprint
+    assert any(not torch.equal(other.batch_of_step(step, 4), in_order[step]) for step in range(3))
 
 
-def test_what_is_held_out_depends_on_the_text_alone() -> None:
-    held_out = [text for text in texts(3000) if is_held_out(text)]
-    assert 60 <= len(held_out) <= 130  # about one in 32
-    # Another rule would let a new run train on what an old one was validated on.
-    first = [number for number, text in enumerate(texts(100)) if is_held_out(text)]
-    assert first == [1, 26, 59, 71]
+def test_a_checkpoint_goes_on_only_in_the_data_it_was_trained_on(
+    stage: Stage, tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    source = written(tmp_path / "a.jsonl", texts(300))
+    data = stage.prepare(source, Source(name="narrative"))
+    saved = json.loads(json.dumps(data.position(3, 2)))
+    assert [set(part) >= {"label", "epoch", "shard", "offset"} for part in saved["sources"]]
+    open_stage_data(stage.folder, seed=0).check_position(saved, 3, 2)
+    nexts = {part["label"]: part for part in saved["sources"]}
+    first = data.places_of_step(3, 2)[0]
+    assert nexts[first.label]["offset"] == first.offset, "the next window of that source"
+    with pytest.raises(DataError, match=r"step 4 was trained on data with another position"):
+        data.check_position(saved, 4, 2)
+    written(tmp_path / "a.jsonl", texts(300, "other"))
+    changed = Stage(tokenizer, tmp_path / "other").prepare(source, Source(name="narrative"))
+    with pytest.raises(DataError, match=r"another text than the data folder has now .*new run"):
+        changed.check_position(saved, 3, 2)
+    with pytest.raises(DataError):
+        changed.check_position({}, 3, 2)
+
+
+def test_held_out_windows_are_never_trained_on(stage: Stage, tmp_path: Path) -> None:
+    data = stage.prepare(written(tmp_path / "a.jsonl", texts(300)), Source(name="narrative"))
+    held_out = torch.cat(list(data.validation_batches(2)))
+    assert held_out.shape == (3, WINDOW_TOKENS) and held_out.dtype == torch.int64
+    forbidden = set(rows(held_out))
+    for step in range(20):
+        assert not forbidden & set(rows(data.batch_of_step(step, 2)))
 
 
 def test_two_stages_over_the_same_files_never_train_on_each_others_held_out_text(
@@ -133,166 +161,129 @@ def test_two_stages_over_the_same_files_never_train_on_each_others_held_out_text
     stages = [((sources[0], sources[1]), 0, long), ((sources[1],), 9, short)]
     lines_of: list[tuple[set[str], set[str]]] = []
     for place, (chosen, seed, settings) in enumerate(stages):
-        folder = tmp_path / f"stage{place}"
-        packed = prepare(read_documents(chosen, seed), tokenizer, folder, settings, seed)
-        assert packed.held_out_by == "documents"
-        lines_of.append(
-            (lines_in(packed.training, tokenizer), lines_in(packed.held_out, tokenizer))
-        )
-    for trained, _ in lines_of:
-        for _, held_out in lines_of:
-            assert len(trained) > len(held_out) > 20 and not trained & held_out
+        stage = Stage(tokenizer, tmp_path / f"stage{place}")
+        data = stage.prepare(*chosen, settings=settings, seed=seed)
+        assert data.held_out_by == "documents"
+        steps = range(settings.num_steps)
+        trained = torch.cat([data.batch_of_step(step, 4) for step in steps])
+        held_out = torch.cat(list(data.validation_batches(4)))
+        lines_of.append((lines_in(trained, tokenizer), lines_in(held_out, tokenizer)))
+    for trained_lines, _ in lines_of:
+        for _, held_out_lines in lines_of:
+            assert len(trained_lines) > len(held_out_lines) > 20
+            assert not trained_lines & held_out_lines
 
 
-def lines_in(windows: data.Windows, tokenizer: Tokenizer) -> set[str]:
-    """Return the whole lines of a part; its stream goes on from window to window."""
-    text: str = tokenizer.decode(windows[:, :-1].flatten().tolist())
-    return set(text.splitlines()[:-1])
+def lines_in(windows: torch.Tensor, tokenizer: Tokenizer) -> set[str]:
+    """Return the lines that lie whole in a window."""
+    texts_of = tokenizer.decode_batch(windows[:, :-1].tolist())
+    return {line for text in texts_of for line in text.splitlines()[1:-1]}
 
 
-def test_a_long_document_does_not_wait_for_sixty_three_others(
-    tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_only_the_text_that_is_needed_is_read(stage: Stage) -> None:
+    """Generated text has no end."""
+    data = stage.prepare(Source(name="general"), Source(name="textbook", weight=3.0))
+    assert data.num_training_windows == 10
+    assert [len(part.windows) for part in data.held_out] == [1, 2]
+
+
+def test_text_may_be_read_several_times_but_not_for_ever(stage: Stage, tmp_path: Path) -> None:
+    short = written(tmp_path / "short.jsonl", trained_texts(16))  # 5 windows, 2 held out
+    data = stage.prepare(short)
+    assert data.epochs == pytest.approx(10 / 3) and data.held_out_by == "windows"
+    assert stage.refusal(short, settings=replace(SETTINGS, max_epochs=3.0)) == (
+        "short.jsonl would be read 3.3 times; at most 3 times is allowed. Give more text, train on "
+        "fewer tokens or steps, or raise max_epochs."
+    )
+    message = stage.refusal(
+        replace(short, weight=3.0), Source(), settings=replace(SETTINGS, num_steps=20)
+    )
+    assert message.startswith("short.jsonl would be read 10.0 times; at most 4 times is allowed.")
+    assert "give it a smaller weight" in message
+    lighter = stage.prepare(replace(short, weight=0.1), Source())
+    assert lighter.epochs <= 4
+
+
+def test_another_limit_does_not_prepare_the_text_again(stage: Stage, tmp_path: Path) -> None:
+    short = written(tmp_path / "short.jsonl", trained_texts(16))
+    stage.refusal(short, settings=replace(SETTINGS, max_epochs=1.0))
+    before = bytes_of(stage.folder)
+    (tmp_path / "short.jsonl").unlink()
+    assert stage.prepare(short, settings=replace(SETTINGS, max_epochs=9.0)).epochs > 3
+    assert bytes_of(stage.folder) == before
+
+
+def test_a_blank_file_among_others_is_left_out_and_only_blank_ones_are_refused(
+    stage: Stage, tmp_path: Path
 ) -> None:
-    """64 documents of a megabyte at once once took gigabytes of memory to tokenise."""
-    read: list[int] = []
-
-    def long_documents() -> Iterator[str]:
-        for number in range(1000):
-            read.append(number)
-            yield held_out_text(400) if number % 2 else f"a long document {number} " * 200
-
-    monkeypatch.setattr(data, "CHARACTERS_PER_BATCH", 3000)
-    prepare(long_documents(), tokenizer, tmp_path)
-    assert len(read) < 20
-
-
-def test_held_out_windows_are_never_trained_on(tokenizer: Tokenizer, tmp_path: Path) -> None:
-    packed = prepare(texts(1000), tokenizer, tmp_path)
-    held_out = torch.cat(list(packed.validation_batches(2)))
-    assert held_out.shape == (3, WINDOW_TOKENS)
-    forbidden = {tuple(window.tolist()) for window in held_out}
-    for step in range(50):
-        for window in packed.batch_of_step(step, 2):
-            assert tuple(window.tolist()) not in forbidden
-
-
-def test_every_training_window_is_seen_once_an_epoch(tokenizer: Tokenizer, tmp_path: Path) -> None:
-    packed = prepare(texts(1000), tokenizer, tmp_path)
-    rows = {tuple(window.tolist()): row for row, window in enumerate(packed.training)}
-
-    def rows_of(step: int) -> list[int]:
-        return [rows[tuple(window.tolist())] for window in packed.batch_of_step(step, 3)]
-
-    seen = [row for step in range(10) for row in rows_of(step)]  # three epochs of ten windows
-    epochs = [seen[first : first + 10] for first in (0, 10, 20)]
-    for epoch in epochs:
-        assert sorted(epoch) == list(range(10))
-    assert epochs[0] != epochs[1] != epochs[2], "each epoch has an order of its own"
-
-
-def test_a_batch_depends_only_on_seed_and_step(tokenizer: Tokenizer, tmp_path: Path) -> None:
-    packed = prepare(texts(1000), tokenizer, tmp_path)
-    in_order = [packed.batch_of_step(step, 4) for step in range(8)]
-    again = open_windows(tmp_path, seed=0)
-    for step in (7, 2, 5):
-        assert torch.equal(again.batch_of_step(step, 4), in_order[step])
-    other = open_windows(tmp_path, seed=1)
-    assert any(not torch.equal(other.batch_of_step(step, 4), in_order[step]) for step in range(3))
-    assert in_order[0].dtype == torch.int64
-
-
-@pytest.mark.parametrize(("num_documents", "expected"), [(60, (10, 3)), (16, (3, 2)), (8, (1, 1))])
-def test_a_text_without_a_document_to_hold_out_gives_its_last_windows(
-    tokenizer: Tokenizer, tmp_path: Path, num_documents: int, expected: tuple[int, int]
-) -> None:
-    documents = list(islice(trained_texts(), num_documents))
-    packed = prepare(iter(documents), tokenizer, tmp_path)
-    assert packed.held_out_by == manifest_of(tmp_path)["held_out_by"] == "windows"
-    assert (len(packed.training), len(packed.held_out)) == expected
-    whole = np.concatenate([packed.training, packed.held_out])
-    stream = stream_of(tokenizer, iter(documents), sum(expected))
-    assert bool((whole[:, :-1] == stream).all()), "in the order of the text"
-
-
-def test_a_short_text_is_split_without_the_documents_that_others_hold_out(
-    tokenizer: Tokenizer, tmp_path: Path
-) -> None:
-    """The part to hold out is no window long, yet another stage may be validated on it."""
-    kept = held_out_text(5)
-    documents = [*islice(trained_texts(), 60), kept]
-    packed = prepare(iter(documents), tokenizer, tmp_path)
-    assert packed.held_out_by == "windows"
-    for windows in (packed.training, packed.held_out):
-        assert kept.split()[0] not in tokenizer.decode(windows.flatten().tolist())
-
-
-@pytest.mark.parametrize("num_others", [0, 2])
-def test_a_text_that_is_mostly_to_be_held_out_is_shared_between_both_uses(
-    tokenizer: Tokenizer, tmp_path: Path, num_others: int
-) -> None:
-    """Its one long document falls to validation, and nothing would be left to train on."""
-    others = list(islice(trained_texts(), num_others))
-    long = held_out_text(3000)
-    packed = prepare(iter([*others, long]), tokenizer, tmp_path)
-    assert packed.held_out_by == "windows"
-    assert (len(packed.training), len(packed.held_out)) == (10, 3)
-    whole = np.concatenate([packed.training, packed.held_out])
-    assert bool((whole[:, :-1] == stream_of(tokenizer, iter([*others, long]), 13)).all())
+    for name in ("empty.txt", "blank.txt"):
+        (tmp_path / name).write_text("" if name == "empty.txt" else " \n\n")
+    blank = [
+        Source(kind="files", paths=(str(tmp_path / name),), weight=5.0)
+        for name in ("empty.txt", "blank.txt")
+    ]
+    data = stage.prepare(blank[0], written(tmp_path / "a.jsonl", texts(300)), blank[1])
+    assert [part.label for part in data.held_out] == ["a.jsonl"]
+    assert [line for line in stage.said if "left out" in line] == [
+        "empty.txt holds no text and is left out.",
+        "blank.txt holds no text and is left out.",
+    ]
+    assert data.num_training_windows == 10, "the others take its share"
+    assert stage.refusal(*blank).startswith("There is no text in empty.txt, blank.txt.")
 
 
 @pytest.mark.parametrize("text", ["a", "word " * 100])
-def test_a_corpus_of_a_token_is_refused(tokenizer: Tokenizer, tmp_path: Path, text: str) -> None:
-    with pytest.raises(
-        DataError, match=r"gives 0 windows of 512 tokens .* at least two are needed"
-    ):
-        prepare(iter([text]), tokenizer, tmp_path)
-    assert not (tmp_path / MANIFEST_FILE).exists()
+def test_a_corpus_of_a_token_is_refused(stage: Stage, tmp_path: Path, text: str) -> None:
+    message = stage.refusal(written(tmp_path / "tiny.jsonl", [text]))
+    assert f"The text of tiny.jsonl ({len(text)} characters) is shorter than two" in message
+    assert not (stage.folder / "manifest.json").exists()
 
 
-def test_a_finished_preparation_is_never_repeated(tokenizer: Tokenizer, tmp_path: Path) -> None:
-    first = prepare(texts(1000), tokenizer, tmp_path)
+def test_a_corpus_of_one_token_over_and_over_is_text(stage: Stage, tmp_path: Path) -> None:
+    data = stage.prepare(written(tmp_path / "a.jsonl", ["a"] * 20_000))
+    assert set(data.batch_of_step(0, 2).flatten().tolist()) == {
+        END,
+        stage.tokenizer.token_to_id("a"),
+    }
 
-    def refuse(_: int) -> str:
-        raise AssertionError("the text was read again")
 
-    assert both(prepare(map(refuse, [0]), tokenizer, tmp_path)) == both(first)
+def test_a_line_of_many_megabytes_is_text(stage: Stage, tmp_path: Path) -> None:
+    """It is held out or trained on as one document; either way both parts get windows."""
+    for name, word in (("trained", "The river runs past the mill. "), ("kept", None)):
+        line = word * 100_000 if word else held_out_text(300_000)
+        (tmp_path / f"{name}.txt").write_text(line)
+        source = Source(kind="files", paths=(str(tmp_path / f"{name}.txt"),))
+        data = stage.prepare(source)
+        assert data.num_training_windows == 10 and data.held_out_by == "windows"
 
 
-def test_a_preparation_killed_before_its_manifest_is_redone(
-    tokenizer: Tokenizer, tmp_path: Path
+def test_a_finished_preparation_is_never_repeated(stage: Stage, tmp_path: Path) -> None:
+    source = written(tmp_path / "a.jsonl", texts(300))
+    first = stage.prepare(source)
+    (tmp_path / "a.jsonl").unlink()
+    times = {path: path.stat().st_mtime_ns for path in stage.folder.rglob("*.bin")}
+    assert stage.prepare(source).fingerprint == first.fingerprint
+    assert {path: path.stat().st_mtime_ns for path in times} == times
+
+
+def test_a_stage_killed_between_its_sources_keeps_the_finished_one(
+    stage: Stage, tmp_path: Path
 ) -> None:
-    def killed() -> Iterator[str]:
-        yield from texts(70)
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        prepare(killed(), tokenizer, tmp_path, PretrainSettings(num_steps=500))
-    assert (tmp_path / TOKENS_FILE).stat().st_size > 0
-    whole = prepare(texts(1000), tokenizer, tmp_path / "whole")
-    assert both(prepare(texts(1000), tokenizer, tmp_path)) == both(whole)
-
-
-@pytest.mark.parametrize("damage", ["cut short", "gone", "{", "[]", '{"num_windows": 13}'])
-def test_a_damaged_preparation_is_redone(tokenizer: Tokenizer, tmp_path: Path, damage: str) -> None:
-    """A file cut short by a full disk once ended in a ValueError about mmap."""
-    whole = both(prepare(texts(1000), tokenizer, tmp_path))
-    for name in (TOKENS_FILE, HELD_OUT_FILE):
-        if damage == "cut short":
-            (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:1000])
-        elif damage == "gone":
-            (tmp_path / name).unlink()
-        else:
-            (tmp_path / MANIFEST_FILE).write_text(damage)
-        assert both(prepare(texts(1000), tokenizer, tmp_path)) == whole
+    a, b = (written(tmp_path / f"{name}.jsonl", texts(300, name)) for name in "ab")
+    whole = stage.prepare(a, b)
+    expected = bytes_of(stage.folder)
+    shutil.rmtree(stage.folder / "1-b-jsonl")
+    (stage.folder / "manifest.json").unlink()
+    before = (stage.folder / "0-a-jsonl" / "train-00000.bin").stat().st_mtime_ns
+    assert stage.prepare(a, b).fingerprint == whole.fingerprint
+    assert bytes_of(stage.folder) == expected
+    assert (stage.folder / "0-a-jsonl" / "train-00000.bin").stat().st_mtime_ns == before
 
 
-def test_a_large_vocabulary_takes_four_bytes_a_token(tokenizer: Tokenizer, tmp_path: Path) -> None:
-    large = Tokenizer.from_str(tokenizer.to_str())
-    large.add_tokens([f"~{number}~" for number in range((1 << 16) - large.get_vocab_size() + 9)])
-    last = large.get_vocab_size() - 1
-    documents = iter([f"{large.id_to_token(last)} " * 2000])
-    packed = prepare(documents, large, tmp_path)
-    assert packed.training.dtype == np.uint32
-    assert int(packed.training.max()) == last > 1 << 16
-    assert int(packed.batch_of_step(0, 2).max()) == last
-    assert manifest_of(tmp_path)["dtype"] == "uint32"
+def test_data_that_is_not_finished_cannot_be_opened(stage: Stage, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no finished data"):
+        open_stage_data(stage.folder, 0)
+    stage.prepare(written(tmp_path / "a.jsonl", texts(300)))
+    (stage.folder / "0-a-jsonl" / "train-00000.bin").unlink()
+    with pytest.raises(DataError, match="is not complete"):
+        open_stage_data(stage.folder, 0)

@@ -1,5 +1,6 @@
 """Compiled code is kept for the next start, never used after a change, and never needed."""
 
+import ctypes
 import resource
 import shutil
 from collections.abc import Callable
@@ -11,7 +12,14 @@ import pytest
 from numpy.typing import NDArray
 
 from stentor.engine.cpu import compiled as compiled_module
-from stentor.engine.cpu.compiled import EXACT, compiled, compiled_entry, forget, is_kept
+from stentor.engine.cpu.compiled import (
+    EXACT,
+    compiled,
+    compiled_callback,
+    compiled_entry,
+    forget,
+    is_kept,
+)
 from stentor.home import kernels_folder
 
 Doubler = Callable[[int], int]
@@ -26,6 +34,13 @@ def cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def double(number: int) -> int:
     return 2 * number
+
+
+def called(sources: Path) -> int:
+    """Compile `double` for C, with these sources, and call it as C does."""
+    callback = compiled_callback(double, numba.types.int64(numba.types.int64), sources)
+    doubled: int = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64)(callback.address)(21)
+    return doubled
 
 
 def kept_files(folder: Path) -> list[Path]:
@@ -77,6 +92,23 @@ def test_a_change_of_any_source_is_a_change_of_the_folder(
         changed = compiled_entry(double)
         assert changed(4) == 8 and num_loads(changed) == 0
     assert len([*kernels_folder().iterdir()]) == 4
+
+
+def test_kernels_of_another_folder_have_a_place_of_their_own(tmp_path: Path) -> None:
+    """A change of either folder is a change of the place; damaged code is forgotten."""
+    sources = tmp_path / "sources"
+    sources.mkdir()
+    (sources / "kernel.py").write_text("first")
+    assert called(sources) == 42 and is_kept(sources) and not is_kept()
+    (sources / "kernel.py").write_text("second")
+    assert not is_kept(sources)
+    assert called(sources) == 42 and is_kept(sources)
+    for file in kept_files(kernels_folder()):
+        file.write_bytes(b"damaged")
+    with pytest.raises(Exception, match=r"."):
+        called(sources)
+    forget(sources)
+    assert not is_kept(sources) and called(sources) == 42
 
 
 @pytest.mark.parametrize("blocked", ["cache", "cache/stentor", "cache/stentor/kernels"])

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,7 @@ from stentor.runs import (
     create_run,
     current_status,
     process_start,
+    read_status,
     tail_log,
     write_status,
 )
@@ -198,3 +200,38 @@ def test_the_lock_is_in_the_home_folder(run: Run) -> None:
     jobs.claim(run)
     assert (home() / "start.lock").exists()
     assert json.loads(run.status_file.read_text())["state"] == "starting"
+
+
+def test_a_worker_claims_in_the_name_of_its_launcher(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run became the launcher; its pid stays the one that a stop button reaches."""
+    launcher = jobs.claim(run)
+    assert (launcher.pid, jobs.worker_rank(), jobs.launcher_pid()) == (os.getpid(), None, None)
+    write_status(run, replace(launcher, state="running"))
+    monkeypatch.setenv(jobs.LAUNCHER_VARIABLE, str(os.getppid()))
+    assert jobs.launcher_pid() is None, "not a worker"
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    with pytest.raises(RunError, match="already going"):
+        jobs.claim(run)  # of another launcher
+    write_status(run, Status("running", os.getppid(), process_start(os.getppid())))
+    run.stop_file.touch()
+    status = jobs.claim(run)
+    assert (status.state, status.pid) == ("starting", os.getppid())
+    assert status.process_start == process_start(os.getppid())
+    assert run.stop_file.exists(), "a stop asked for while the workers start counts"
+
+
+def test_workers_that_someone_started_by_hand_belong_to_the_main_one(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    assert jobs.worker_rank() == 1
+    before = read_status(run)
+    assert jobs.claim(run) == before == read_status(run), "this one only reads"
+    monkeypatch.setenv("RANK", "0")
+    assert jobs.claim(run).pid == os.getpid()
+    monkeypatch.delenv("WORLD_SIZE")
+    assert jobs.worker_rank() is None, "RANK alone is some other program's variable"

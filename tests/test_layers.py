@@ -22,6 +22,7 @@ STANDARD_LIBRARY_ONLY = (
     "training/recipes/card.py",
     "training/recipes/demo_pair.py",
     "training/recipes/practice.py",
+    "training/recipes/stentor_big_plus.py",
 )
 OURS = ("stentor", "training")
 TRAINING_FOR_THE_PAGE = ("training.recipe", "training.recipes", "training.settings")

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -15,13 +15,17 @@ from transformers import LlamaForCausalLM
 from stentor.errors import TrainingError
 from stentor.loading import open_checkpoint_folder
 from training.checkpoint import load_model
-from training.loop import StepReport, language_model_loss, train_steps, validation_loss
+from training.loop import StepReport, train_steps, validation_loss
+from training.network import TrainingNetwork, language_model_loss
 from training.optim import make_optimizer
 from training.settings import PretrainSettings
+from training.workers import Workers
 
 GOLDEN = Path(__file__).parent / "golden" / "loop.json"
-# The largest difference seen between processors is of the order of fp32 rounding.
+# The order of sums differs between vector units and kernels; a wrong formula shows in the first
+# digits. Measured between the two ways of training/network.py: 5e-7 at most.
 TOLERANCE = 1e-5
+ALONE = Workers(torch.device("cpu"))
 SETTINGS = PretrainSettings(
     num_steps=20,
     batch_size=4,
@@ -46,10 +50,15 @@ def batch_of_step(step: int) -> torch.Tensor:
 
 
 def train(
-    model: LlamaForCausalLM, settings: PretrainSettings = SETTINGS, first_step: int = 0
+    model: LlamaForCausalLM,
+    settings: PretrainSettings = SETTINGS,
+    first_step: int = 0,
+    batch_of_step: Callable[[int], torch.Tensor] = batch_of_step,
 ) -> Iterator[StepReport]:
     optimizer = make_optimizer(model, settings.learning_rate, settings.weight_decay)
-    return train_steps(model, optimizer, batch_of_step, settings, first_step)
+    is_checkpointed = settings.gradient_checkpointing
+    network = ALONE.prepare(TrainingNetwork(model, gradient_checkpointing=is_checkpointed))
+    return train_steps(network, optimizer, batch_of_step, settings, ALONE, first_step)
 
 
 def test_twenty_steps_reproduce_the_golden_numbers(model: LlamaForCausalLM) -> None:
@@ -60,7 +69,7 @@ def test_twenty_steps_reproduce_the_golden_numbers(model: LlamaForCausalLM) -> N
     for name in ("loss", "learning_rate", "gradient_norm"):
         values = [getattr(report, name) for report in reports]
         assert values == pytest.approx(golden[name], rel=TOLERANCE), name
-    after = validation_loss(model, [batch_of_step(99)])
+    after = validation_loss(TrainingNetwork(model), [batch_of_step(99)])
     assert after == pytest.approx(golden["validation_loss"], rel=TOLERANCE)
     assert reports[-1].loss < reports[0].loss
     assert all(report.tokens_per_second > 0 for report in reports)
@@ -74,16 +83,36 @@ def test_the_loss_is_the_one_of_transformers(model: LlamaForCausalLM) -> None:
     assert float(uniform) == pytest.approx(math.log(VOCABULARY))  # nats
 
 
-@pytest.mark.parametrize("micro_batch_size", [1, 2])
+@pytest.mark.parametrize("micro_batch_size", [1, 3, 4])
 def test_micro_batches_add_up_to_the_whole_batch(
-    model: LlamaForCausalLM, tiny_model_folder: Path, micro_batch_size: int
+    model: LlamaForCausalLM, micro_batch_size: int
 ) -> None:
-    whole = list(islice(train(model, replace(SETTINGS, micro_batch_size=4)), 3))
-    other = load_model(open_checkpoint_folder(tiny_model_folder))
-    parts = list(islice(train(other, replace(SETTINGS, micro_batch_size=micro_batch_size)), 3))
-    for one, two in zip(whole, parts, strict=True):
-        assert one.loss == pytest.approx(two.loss, rel=1e-5)
-        assert one.gradient_norm == pytest.approx(two.gradient_norm, rel=1e-4)
+    """In threes, a batch of four gives a part of three and one of one; each row is a quarter."""
+    golden = json.loads(GOLDEN.read_text())
+    reports = list(train(model, replace(SETTINGS, micro_batch_size=micro_batch_size)))
+    assert [report.loss for report in reports] == pytest.approx(golden["loss"], rel=TOLERANCE)
+    norms = [report.gradient_norm for report in reports]
+    assert norms == pytest.approx(golden["gradient_norm"], rel=TOLERANCE)
+
+
+def test_the_gradient_is_that_of_the_plain_mean_over_all_windows(model: LlamaForCausalLM) -> None:
+    """Uneven micro batches of equal weight once pulled the gradient towards the smaller one."""
+    windows = batch_of_step(0)
+    mean = torch.stack([language_model_loss(model, row[None]) for row in windows]).mean()
+    expected = torch.autograd.grad(mean, model.model.embed_tokens.weight)[0]
+    found: list[torch.Tensor] = []
+
+    def step_hook(optimizer: torch.optim.Optimizer, *_: object) -> None:
+        gradient = model.model.embed_tokens.weight.grad
+        assert gradient is not None
+        found.append(gradient.clone())
+
+    optimizer = make_optimizer(model, 1e-3, 0.0)
+    optimizer.register_step_pre_hook(step_hook)
+    settings = replace(SETTINGS, micro_batch_size=3, clip_norm=0.0)
+    report = next(train_steps(TrainingNetwork(model), optimizer, batch_of_step, settings, ALONE))
+    assert report.loss == pytest.approx(mean.item(), rel=1e-6)
+    assert torch.allclose(found[0], expected, rtol=1e-4, atol=1e-6)
 
 
 def test_clipping_limits_what_is_applied_and_not_what_is_reported(
@@ -99,7 +128,8 @@ def test_clipping_limits_what_is_applied_and_not_what_is_reported(
 
     optimizer = make_optimizer(model, 1e-3, 0.0)
     optimizer.register_step_pre_hook(step_hook)
-    report = next(train_steps(model, optimizer, batch_of_step, with_clip(limit)))
+    network = TrainingNetwork(model)
+    report = next(train_steps(network, optimizer, batch_of_step, with_clip(limit), ALONE))
     assert report.gradient_norm == free.gradient_norm > 1
     assert applied == [pytest.approx(limit, rel=1e-3)]
 
@@ -148,16 +178,27 @@ def test_starting_in_the_middle_takes_the_schedule_from_there(model: LlamaForCau
 
 
 def test_validation_changes_nothing_and_weighs_every_window(model: LlamaForCausalLM) -> None:
-    model.train()
+    network = TrainingNetwork(model)
+    network.train()
     windows = batch_of_step(3)
-    uneven = validation_loss(model, [windows[:3], windows[3:]])
-    assert uneven == pytest.approx(validation_loss(model, [windows]), rel=1e-6)
-    assert model.training
+    uneven = validation_loss(network, [windows[:3], windows[3:]])
+    assert uneven == pytest.approx(validation_loss(network, [windows], ALONE), rel=1e-6)
+    assert network.training and model.training
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
 def test_gradient_checkpointing_changes_no_number(model: LlamaForCausalLM) -> None:
-    model.activation_checkpointing_enable()
     golden = json.loads(GOLDEN.read_text())
-    losses = [report.loss for report in islice(train(model), 3)]
-    assert losses == pytest.approx(golden["loss"][:3], rel=TOLERANCE)
+    losses = [
+        report.loss for report in train(model, replace(SETTINGS, gradient_checkpointing=True))
+    ]
+    assert losses == pytest.approx(golden["loss"], rel=TOLERANCE)
+
+
+def test_training_is_the_same_bits_again(tiny_model_folder: Path) -> None:
+    """Nothing draws from a global generator, and sums have one order."""
+    checkpoint = open_checkpoint_folder(tiny_model_folder)
+    first = [report.loss for report in islice(train(load_model(checkpoint)), 5)]
+    torch.manual_seed(1234)
+    second = [report.loss for report in islice(train(load_model(checkpoint)), 5)]
+    assert first == second

@@ -128,10 +128,7 @@ def test_the_budget_decides_between_steps_and_tokens() -> None:
 
 
 def test_text_goes_to_one_stage_or_to_all_that_read() -> None:
-    files = (
-        Source(kind="files", paths=("a.txt",), weight=0.5),
-        Source(kind="files", paths=("b.txt",), weight=0.5),
-    )
+    files = (Source(kind="files", paths=("a.txt", "b.txt")),)
     everywhere = with_text(TINY, ("a.txt", "b.txt"))
     assert own_sources(everywhere) == [files, files]
     assert everywhere.stages[0].settings == GROWN
@@ -172,6 +169,12 @@ def test_replay_of_what_is_not_earlier_is_refused() -> None:
             replaying(sources=(Source(), Source("replay", name)))
     with pytest.raises(OptionError, match="Stage story has no text of its own"):
         replaying(sources=(Source("replay", "general"),))
+
+
+def test_moments_are_carried_from_the_training_stage_right_before() -> None:
+    assert with_settings(TINY, "story", carry_optimizer=True)
+    with pytest.raises(OptionError, match="Stage general: carry_optimizer needs a training stage"):
+        with_settings(TINY, "general", carry_optimizer=True)
 
 
 def test_text_for_a_stage_that_reads_none_is_refused() -> None:

@@ -1,5 +1,6 @@
 """The trainer's side of the run folder."""
 
+import errno
 import math
 import os
 import signal
@@ -18,7 +19,7 @@ from stentor.runs import (
     read_status,
     write_status,
 )
-from training.recorder import Recorder
+from training.recorder import Recorder, SilentRecorder
 
 pytestmark = pytest.mark.usefixtures("old_signals")
 
@@ -119,3 +120,77 @@ def test_events_keep_nan_and_progress_is_not_written_at_every_step(run: Run) -> 
     metrics, system, _ = read_events(run)
     assert math.isnan(metrics["loss"])
     assert system["memory_bytes"] > 0
+
+
+def refuse(*_: object, **__: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_full_disk_is_a_reason_with_what_is_left(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Recorder(run) as recorder:
+        (run.checkpoints_folder / "general-000008").mkdir()
+        recorder.update(checkpoint="general-000008")
+        assert recorder.kept() == "Checkpoint general-000008 is kept; resume goes on from it."
+        monkeypatch.setattr("training.recorder.append_event", refuse)
+        recorder.event("metrics", loss=1.0)
+    status = read_status(run)
+    assert status.state == "failed"
+    assert str(status.error).startswith("The event log could not be written to ")
+    assert "No space left on device. Free there: " in str(status.error)
+    assert str(status.error).endswith("general-000008 is kept; resume goes on from it.")
+
+
+def test_a_status_that_cannot_be_written_ends_the_run_all_the_same(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It stays what it was, `running`; readers see that the process is gone."""
+    with Recorder(run) as recorder:
+        for name in ("append_event", "write_status"):
+            monkeypatch.setattr(f"training.recorder.{name}", refuse)
+        recorder.update(step=3)
+    assert read_status(run).state == "running" and recorder.status.state == "failed"
+    assert "Failed: The status could not be written" in capsys.readouterr().out
+
+
+def test_a_full_disk_that_nobody_named_is_known_by_its_number(run: Run) -> None:
+    with Recorder(run):
+        refuse()
+    assert str(read_status(run).error).endswith(
+        "No checkpoint was written yet; resume begins anew."
+    )
+    with pytest.raises(FileNotFoundError), Recorder(run):
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory", "text")
+    assert str(read_status(run).error).startswith("FileNotFoundError: ")
+
+
+def test_a_log_that_cannot_be_written_ends_no_training(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Recorder(run) as recorder:
+        monkeypatch.setattr("builtins.print", refuse)
+        recorder.finish()
+    assert read_status(run).state == "finished"
+
+
+def test_a_silent_recorder_writes_nothing_and_still_hears(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_status(run, Status(state="running", finished_stages=("expand",)))
+    before = run.status_file.read_bytes()
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with SilentRecorder(run) as recorder:
+        assert recorder.status.finished_stages == ("expand",)
+        recorder.event("metrics", loss=1.0)
+        recorder.warn("Careful.")
+        recorder.update(stage="general")
+        recorder.progress(4)
+        assert (recorder.status.stage, recorder.status.step) == ("general", 4)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert recorder.stop_requested()
+        raise DataError("The text is too short.")
+    assert (recorder.status.state, recorder.status.error) == ("failed", "The text is too short.")
+    assert run.status_file.read_bytes() == before
+    assert not run.events_file.exists() and capsys.readouterr().out == ""

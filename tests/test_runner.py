@@ -32,7 +32,7 @@ from tiny_recipe import (
 
 from stentor import jobs
 from stentor.errors import OptionError, RunError
-from stentor.loading import open_checkpoint_folder
+from stentor.loading import open_checkpoint_folder, read_json
 from stentor.runs import (
     Run,
     Status,
@@ -43,6 +43,7 @@ from stentor.runs import (
     tail_log,
     write_status,
 )
+from training.integrity import TRAINER_FILE, write_sealed
 from training.recipe import Recipe
 from training.recipes import find_recipe
 from training.runner import check_machine, execute, locate_start
@@ -109,7 +110,8 @@ def test_a_run_tells_its_whole_story(histories: Histories) -> None:
     assert status.checkpoint == FINAL
     counts = Counter(event["kind"] for event in read_events(run))
     expected = {"machine": 1, "stage_started": 3, "stage_finished": 3, "growth": 1, "sample": 2}
-    expected |= {"metrics": 2 * NUM_STEPS, "validation": 2 * 3, "checkpoint": 1 + 2 * 3}
+    # Validated when asked for (0, 6, 12), and at checkpoints (4, 8), to know the best of them.
+    expected |= {"metrics": 2 * NUM_STEPS, "validation": 2 * 5, "checkpoint": 1 + 2 * 3}
     assert {kind: counts[kind] for kind in expected} == expected
     assert not counts["error"] and not counts["warning"]
     tokens = [event["tokens"] for event in of_kind(run, "metrics")]
@@ -199,7 +201,7 @@ def test_a_damaged_final_checkpoint_is_made_again_from_the_one_before(
     weights = run.checkpoints_folder / FINAL / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:5000])
     assert execute(run) == 0
-    warning = of_kind(run, "warning")[0]["message"]
+    (warning,) = [event["message"] for event in of_kind(run, "warning")]
     assert str(warning).startswith(f"Checkpoint {FINAL} is passed over: ")
     for name, tensor in final_weights(histories.straight).items():
         assert torch.equal(tensor, final_weights(run)[name]), name
@@ -252,11 +254,8 @@ def test_a_missing_file_fails_with_its_name_before_the_first_stage(
 
 
 def test_a_diverged_step_is_recorded_and_never_saved(histories: Histories, tmp_path: Path) -> None:
-    """A NaN in the last step once ended a run as finished; elsewhere it was saved as that step."""
+    """A step that diverged was once saved as that step; for the last one see test_pretrain."""
     run = copy_of(histories.straight, tmp_path)
-    recipe = json.loads(run.recipe_file.read_text())
-    recipe["stages"][2]["settings"]["num_steps"] = 9
-    run.recipe_file.write_text(json.dumps(recipe))
     shutil.rmtree(run.checkpoints_folder / FINAL)
     spoil_weights(run.checkpoints_folder / "story-000008" / "model.safetensors")
     assert execute(run) == 2
@@ -270,10 +269,35 @@ def test_a_diverged_step_is_recorded_and_never_saved(histories: Histories, tmp_p
 
 
 def spoil_weights(path: Path) -> None:
-    """Make one gain of a checkpoint NaN."""
+    """Make one gain of a checkpoint NaN, as if training had written it so."""
     tensors = load_file(path)
     tensors["model.norm.weight"][0] = float("nan")
     save_file(tensors, path, metadata={"format": "pt"})
+    write_sealed(path.parent, read_json(path.parent / TRAINER_FILE))
+
+
+def test_text_without_the_column_stops_a_run_before_its_first_stage(
+    tiny_model_folder: Path, tmp_path: Path
+) -> None:
+    """The second text of a run was once found unreadable when the first had trained for days."""
+    path = tmp_path / "story.jsonl"
+    path.write_text('{"story": "One morning."}\n')
+    run = create(tiny_recipe(tiny_model_folder, (Source(kind="files", paths=(str(path),)),)))
+    assert execute(run) == 2
+    status = read_status(run)
+    assert str(status.error).startswith("Stage general: ") and str(path) in str(status.error)
+    assert (status.stage, list_checkpoints(run)) == (None, [])
+
+
+def test_more_processes_than_windows_are_refused_before_anything_starts(
+    tiny_model_folder: Path,
+) -> None:
+    run = create(replace(tiny_recipe(tiny_model_folder), num_processes=5))
+    assert execute(run) == 2
+    status = read_status(run)
+    assert status.state == "failed"
+    if not torch.cuda.is_available():
+        assert str(status.error).startswith("5 processes cannot share the 4 window(s) of a step")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")

@@ -1,4 +1,4 @@
-"""Verbs on one checkpoint: what `validate` measures. test_training_cli.py has the others."""
+"""Verbs on one checkpoint: what `validate` measures and what `expand` says."""
 
 import json
 import math
@@ -11,6 +11,7 @@ from stentor.loading import open_checkpoint_folder
 from training.__main__ import main
 from training.checkpoint import load_model
 from training.loop import validation_loss
+from training.network import TrainingNetwork
 
 
 def test_validate_measures_a_model_on_text(
@@ -31,7 +32,7 @@ def test_validate_measures_a_model_on_text(
     num_windows = len(ids) // 511
     windows = torch.tensor(ids[: num_windows * 511]).reshape(num_windows, 511)
     windows = torch.cat([windows, torch.zeros(num_windows, 1, dtype=torch.int64)], dim=1)
-    loss = validation_loss(load_model(checkpoint), [windows])
+    loss = validation_loss(TrainingNetwork(load_model(checkpoint)), [windows])
     assert values["loss"] == pytest.approx(loss, rel=1e-5)
     assert (values["num_windows"], values["num_tokens"]) == (num_windows, num_windows * 511)
     # Each token of this tokenizer spells its bytes, one printable character each.
@@ -48,3 +49,30 @@ def test_validate_measures_a_model_on_text(
     facts.write_text('{"text": "short"}')
     assert main(["validate", str(tiny_model_folder), str(facts)]) == 2
     assert "shorter than a window of 512 tokens" in capsys.readouterr().err
+
+
+def test_expand_prints_what_it_did_and_warns_beside_it(
+    tiny_model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sizes = ("--hidden-size=64", "--intermediate-size=128", "--num-layers=3", "--num-heads=4")
+    plain = ("--width=clone", "--symmetry-break=none", "--vocab-size=321", "--seed=4")
+    assert main(["expand", str(tiny_model_folder), str(tmp_path / "grown"), *sizes, *plain]) == 0
+    printed = capsys.readouterr()
+    assert printed.out.startswith("clone (none) + identity_interleave, seed 4: ")
+    assert "layers (' is new): 0 1 1'" in printed.out
+    assert "use 0.5 of the learning rate" in printed.out
+    assert [line[:8] for line in printed.err.splitlines()] == ["warning:"]
+    report = json.loads((tmp_path / "grown" / "growth.json").read_text())
+    assert (report["width"], report["symmetry_break"], report["seed"]) == ("clone", "none", 4)
+    assert open_checkpoint_folder(tmp_path / "grown").shape.vocab_size == 321
+
+
+def test_an_impossible_growth_leaves_nothing_behind(
+    tiny_model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = ("--width=clone", "--hidden-size=48", "--num-heads=3", "--num-layers=3")
+    assert main(["expand", str(tiny_model_folder), str(tmp_path / "grown"), *target]) == 2
+    assert (
+        "clone repeats whole parts, but hidden_size 48 is 1.5 times 32" in capsys.readouterr().err
+    )
+    assert not list(tmp_path.glob("*grown*"))

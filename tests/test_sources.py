@@ -4,8 +4,6 @@ import json
 from itertools import islice
 from pathlib import Path
 
-import datasets
-import huggingface_hub
 import pyarrow
 import pyarrow.parquet
 import pytest
@@ -13,7 +11,15 @@ import pytest
 from stentor.errors import DataError, OptionError
 from training import sources
 from training.settings import Source
-from training.sources import FILE_READERS, READERS, read_documents, shuffled
+from training.sources import (
+    FILE_READERS,
+    READERS,
+    holds_text,
+    in_turn,
+    read_documents,
+    read_source,
+    shuffled,
+)
 
 
 def documents(*paths: Path, column: str = "text", seed: int = 0) -> list[str]:
@@ -131,6 +137,16 @@ def test_a_parquet_string_that_is_no_utf8_is_refused(tmp_path: Path) -> None:
     assert f"{path} is not a readable parquet file" in refusal(path)
 
 
+def test_a_line_without_end_is_refused_before_it_fills_the_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "MAX_LINE_BYTES", 1 << 20)
+    (tmp_path / "a.txt").write_text("fine\n" + "x" * (1 << 20))
+    assert sum(map(len, documents(tmp_path))) == 5 + (1 << 20)
+    (tmp_path / "a.txt").write_text("fine\n" + "x" * (1 << 20) + "y")
+    assert f"{tmp_path / 'a.txt'}, line 2: longer than 1 MB. Break it into" in refusal(tmp_path)
+
+
 def test_a_long_text_file_is_cut_at_line_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -186,24 +202,46 @@ def test_generated_text_flows_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
         next(read_documents((Source(name="poem"),), 0))
 
 
-def test_a_hub_dataset_is_streamed(tmp_path: Path) -> None:
-    """The library reads a local folder by the same call; an empty cell was once the word None."""
-    rows = [{"text": "one"}, {"text": None}, {"text": "two"}]
-    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    source = Source(kind="hub", name=str(tmp_path))
-    assert sorted(read_documents((source,), 0)) == ["one", "two"]
-    with pytest.raises(DataError, match=r"row 1: no column 'body'; it has: text"):
-        next(read_documents((Source(kind="hub", name=str(tmp_path), column="body"),), 0))
+def test_reading_goes_on_where_it_ended_in_the_same_order(tmp_path: Path) -> None:
+    """A position is a number of documents, so blank ones count."""
+    rows = [{"text": f"row {number}" if number % 3 else " "} for number in range(30)]
+    path = tmp_path / "train.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    local = Source(kind="files", paths=(str(path),))
+    for source in (local, Source(kind="hub", name=str(tmp_path)), Source(name="textbook")):
+        whole = list(islice(read_source(source, 7), 30))
+        for skip in (0, 1, 17, 29):
+            assert list(islice(read_source(source, 7, skip), 30 - skip)) == whole[skip:]
+    assert list(read_source(local, 7, 30)) == []
 
 
-def test_a_hub_that_cannot_be_reached_is_a_message(monkeypatch: pytest.MonkeyPatch) -> None:
-    # The library reads HF_HUB_OFFLINE when it is imported, which may be before the test began.
-    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(DataError, match=r"cannot be read .* give local files with --text"):
-        next(read_documents((Source(kind="hub", name="nobody/nothing"),), 0))
+def test_a_blank_file_among_others_is_left_out_and_said(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("text")
+    (tmp_path / "b.txt").write_text("")
+    (tmp_path / "c.jsonl").write_text('{"text": " "}\n')
+    said: list[str] = []
+    folder = Source(kind="files", paths=(str(tmp_path),))
+    found = [text for text in read_source(folder, 0, say=said.append) if text.strip()]
+    assert found == ["text"] and holds_text(folder)
+    assert said == [
+        f"{tmp_path / name} holds no text and is left out." for name in ("b.txt", "c.jsonl")
+    ]
+    assert not holds_text(Source(kind="files", paths=(str(tmp_path / "c.jsonl"),)))
 
 
 def test_the_tables_fit_the_recipes() -> None:
-    assert tuple(READERS) == Source.__dataclass_fields__["kind"].metadata["knob"].choices
+    kinds = Source.__dataclass_fields__["kind"].metadata["knob"].choices
+    # Replays are resolved before any data is read.
+    assert {*READERS, "hub", "replay"} == set(kinds)
     assert set(FILE_READERS) == {".txt", ".jsonl", ".parquet"}
+
+
+def test_files_of_one_source_are_read_in_turn(tmp_path: Path) -> None:
+    """A stage that needs little text once got it from the first of the given files alone."""
+    for name, count in (("a", 3), ("b", 1)):
+        lines = [json.dumps({"text": f"{name}{number}"}) for number in range(count)]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(lines))
+    source = Source(kind="files", paths=tuple(str(tmp_path / f"{n}.jsonl") for n in "ab"))
+    streams = [iter(["a0", "a1", "a2"]), iter(["b0"])]
+    assert list(in_turn(streams)) == ["a0", "b0", "a1", "a2"]
+    assert sorted(read_source(source, seed=0)) == ["a0", "a1", "a2", "b0"]

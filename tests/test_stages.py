@@ -4,17 +4,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
-from tiny_recipe import TRAINING, create, tiny_recipe
+from tiny_recipe import GROWN, TRAINING, create, tiny_recipe
 
-from stentor.loading import open_checkpoint_folder
+from stentor.loading import open_checkpoint_folder, read_json
 from stentor.runs import current_status, read_events
-from training.checkpoint import load_model
 from training.recipe import Recipe, Stage
 from training.recorder import Recorder
 from training.runner import execute
 from training.settings import CreateSettings, Source
-from training.stages.pretrain import sample_text
 
 CREATE = CreateSettings(
     vocab_size=320,
@@ -25,6 +22,12 @@ CREATE = CreateSettings(
     sources=(Source(), Source(name="textbook")),
     max_characters=20_000,
 )
+
+
+def has_stepped(recorder: Recorder, stage: str) -> bool:
+    """Tell whether a stage has taken its first step."""
+    events = read_events(recorder.run)
+    return any(event["kind"] == "metrics" and event["stage"] == stage for event in events)
 
 
 @pytest.mark.usefixtures("old_signals")
@@ -52,22 +55,6 @@ def test_a_model_made_from_nothing_is_the_same_every_time() -> None:
         assert checkpoint.shape.vocab_size == 320 and checkpoint.end_tokens == {0}
         revisions.append(checkpoint.revision)
     assert revisions[0] == revisions[1]
-
-
-def test_the_sample_is_the_same_with_and_without_activation_checkpointing(
-    tiny_model_folder: Path,
-) -> None:
-    """In training mode it drops the cache: each token was once chosen from the last alone."""
-    checkpoint = open_checkpoint_folder(tiny_model_folder)
-    model = load_model(checkpoint)
-    state = torch.random.get_rng_state()
-    expected = sample_text(model, checkpoint, 3)
-    model.activation_checkpointing_enable()
-    model.train()
-    assert sample_text(model, checkpoint, 3) == expected
-    assert model.training
-    assert sample_text(model, checkpoint, 4) != expected
-    assert torch.equal(torch.random.get_rng_state(), state), "the run's own draws are its own"
 
 
 @pytest.mark.usefixtures("old_signals")
@@ -106,9 +93,10 @@ def test_a_resumed_stage_outlives_the_checkpoint_it_resumed_from(tiny_model_fold
     )
     run = create(recipe)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Recorder, "stop_requested", lambda _: True)  # asked for from the first step
+        patch.setattr(Recorder, "stop_requested", lambda recorder: has_stepped(recorder, "base"))
         assert execute(run) == 0
     assert current_status(run).state == "stopped"
+    assert (run.checkpoints_folder / "base-000001").exists()
     assert execute(run) == 0
     assert current_status(run).state == "finished"
     assert not (run.checkpoints_folder / "base-000001").exists()
@@ -124,12 +112,39 @@ def test_text_that_was_read_already_may_be_gone_at_a_resume(
     source = Source(kind="files", paths=(str(path),))
     run = create(tiny_recipe(tiny_model_folder, (source,)))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            Recorder, "stop_requested", lambda recorder: recorder.status.stage == "general"
-        )
+        patch.setattr(Recorder, "stop_requested", lambda recorder: has_stepped(recorder, "general"))
         assert execute(run) == 0
     assert (current_status(run).state, current_status(run).stage) == ("stopped", "general")
     assert "held-out windows (the last of this stage's text, too" in capsys.readouterr().out
     path.unlink()
     assert execute(run) == 0
     assert current_status(run).state == "finished"
+
+
+@pytest.mark.usefixtures("old_signals")
+def test_a_grown_checkpoint_says_how_it_was_grown(
+    tiny_model_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In the run's events, its log and the checkpoint; the plain clone is warned of."""
+    settings = replace(GROWN, width="clone", symmetry_break="none", depth="identity_back")
+    recipe = Recipe(
+        name="growing",
+        title="Growing",
+        purpose="One expansion.",
+        start=str(tiny_model_folder),
+        stages=(Stage("expand", "expand", "Grow", settings),),
+        seed=9,
+        num_threads=1,
+    )
+    run = create(recipe)
+    assert execute(run) == 0
+    events = list(read_events(run))
+    (growth,) = (event for event in events if event["kind"] == "growth")
+    warnings = [event["message"] for event in events if event["kind"] == "warning"]
+    assert any("same gradients" in warning for warning in warnings)
+    stored = read_json(run.checkpoints_folder / "expand-000000" / "growth.json")
+    assert {name: growth[name] for name in stored} == stored
+    assert (stored["width"], stored["depth"], stored["seed"]) == ("clone", "identity_back", 9)
+    printed = capsys.readouterr().out
+    assert "clone (none) + identity_back, seed 9: " in printed
+    assert "same function: max |delta logit|" in printed

@@ -29,7 +29,20 @@ from training.recipe import recipe_from_json, recipe_to_json, with_text
 from training.recipes import RECIPES, find_recipe
 
 ROOT = Path(__file__).resolve().parent.parent
-VERBS = ("list", "show", "run", "new", "resume", "stop", "status", "expand", "export", "validate")
+VERBS = (
+    "list",
+    "show",
+    "run",
+    "new",
+    "resume",
+    "stop",
+    "status",
+    "expand",
+    "export",
+    "validate",
+    "compare-growth",
+    "bench",
+)
 
 
 def start(*arguments: str) -> subprocess.Popen[str]:

@@ -45,6 +45,7 @@ def tiny_recipe(start_folder: Path, sources: tuple[Source, ...] = (Source(),)) -
         ),
         seed=5,
         num_threads=1,
+        num_processes=1,  # whatever GPUs there are: some tests run it in their own process
     )
 
 

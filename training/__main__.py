@@ -1,4 +1,4 @@
-"""`python -m training`: list, show, run, resume, stop, status, expand, export, validate.
+"""`python -m training`: runs and recipes, single checkpoints, and what can be measured.
 
 Only the standard library is imported here; what needs torch is imported by the verb that needs it.
 """
@@ -29,7 +29,9 @@ from stentor.runs import (
     open_run,
     read_recipe,
 )
+from training.bench import command as bench
 from training.follow import follow, status_to_json
+from training.growth_comparison import command as compare_growth
 from training.recipe import check_text, recipe_from_json, recipe_to_json
 from training.recipe_flags import add_recipe_flags, chosen_recipe
 from training.recipes import RECIPES, find_recipe
@@ -96,6 +98,14 @@ def make_parser() -> argparse.ArgumentParser:
     verb.set_defaults(verb=_status)
 
     _add_model_verbs(verbs, json_flag)
+
+    verb = verbs.add_parser("compare-growth", help="ways to grow, side by side on the same text")
+    compare_growth.add_flags(verb)
+    verb.set_defaults(verb=compare_growth.run)
+
+    verb = verbs.add_parser("bench", help="how fast this machine trains, and beside what")
+    bench.add_flags(verb)
+    verb.set_defaults(verb=bench.run)
     return parser
 
 

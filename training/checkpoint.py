@@ -2,22 +2,22 @@
 
     config.json generation_config.json model.safetensors    loads into stock transformers
     tokenizer.json tokenizer_config.json                    copied from the parent
-    trainer.json                                            stage, step, provenance
     growth.json                                             what an expansion did, where one was
-    optimizer.safetensors                                   AdamW moments; absent at a stage's end
+    optimizer.safetensors random.safetensors                AdamW moments and random states; not
+                                                            at a stage's end, unless another stage
+                                                            goes on with them
+    trainer.json                                            stage, step, provenance, digests
 
-It is written beside and renamed, so a checkpoint under its final name is complete.
+It is written beside and renamed, so a checkpoint under its final name is complete. Which ones are
+kept is not decided here (see retention.py).
 """
 
-import os
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from stentor.errors import ModelError, RunError
@@ -25,27 +25,17 @@ from stentor.loading import (
     Checkpoint,
     LlamaShape,
     open_checkpoint_folder,
-    read_json,
     read_weights,
     tensor_shapes_of,
 )
 from stentor.model_folder import WEIGHTS_FILE
-from stentor.runs import Run, list_checkpoints, write_json
+from stentor.runs import Run, write_json
+from training.disk import DiskError, flush_files, flush_names, writing
+from training.integrity import check_sealed, write_sealed
+from training.trainer_state import OPTIMIZER_FILE, save_optimizer, save_random_states
 
-TRAINER_FILE = "trainer.json"
-OPTIMIZER_FILE = "optimizer.safetensors"
 GROWTH_FILE = "growth.json"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
-# Complete checkpoints kept inside a stage; the last one of each stage is always kept.
-KEPT_PER_STAGE = 2
-
-
-@dataclass(frozen=True)
-class Resumed:
-    """A checkpoint of the stage at hand to go on from, and its steps."""
-
-    folder: Path
-    step: int
 
 
 def checkpoint_name(stage: str, step: int) -> str:
@@ -122,26 +112,47 @@ def save_checkpoint(
 ) -> None:
     """Write a checkpoint beside `folder`, flush it to the disk, and rename it into place.
 
-    `details` go to trainer.json; a growth report among them also into a file of its own.
+    `details` go to trainer.json; a growth report among them also into a file of its own. With an
+    optimizer, its moments and every random state are stored as well.
+
+    Raises:
+        DiskError: something could not be written. What was written of it is deleted again, which
+            leaves room to say so; a checkpoint that was there under this name stays.
     """
     beside = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
-    model.config.save_pretrained(beside)
+    try:
+        with writing(f"Checkpoint {folder.name}", folder.parent):
+            shutil.rmtree(beside, ignore_errors=True)
+            beside.mkdir(parents=True)
+            _write_files(beside, model, tokenizer_folder, details, optimizer)
+            flush_files(beside)
+            remove_checkpoint(folder)
+            beside.rename(folder)
+            flush_names(folder.parent)
+    except DiskError:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise
+
+
+def _write_files(
+    folder: Path,
+    model: LlamaForCausalLM,
+    tokenizer_folder: Path,
+    details: dict[str, Any],
+    optimizer: torch.optim.Optimizer | None,
+) -> None:
+    """Write every file of a checkpoint, trainer.json with the digests of the others last."""
+    model.config.save_pretrained(folder)
     if model.generation_config is not None:
-        model.generation_config.save_pretrained(beside)
-    save_file(_stored_tensors(model), beside / WEIGHTS_FILE, metadata={"format": "pt"})
-    _copy_tokenizer(tokenizer_folder, beside)
+        model.generation_config.save_pretrained(folder)
+    save_file(_stored_tensors(model), folder / WEIGHTS_FILE, metadata={"format": "pt"})
+    _copy_tokenizer(tokenizer_folder, folder)
     if optimizer is not None:
-        save_file(_optimizer_tensors(model, optimizer), beside / OPTIMIZER_FILE)
-    write_json(beside / TRAINER_FILE, details)
+        save_optimizer(folder, model, optimizer)
+        save_random_states(folder, model.device)
     if "growth" in details:
-        write_json(beside / GROWTH_FILE, details["growth"])
-    for path in beside.iterdir():
-        with path.open("rb") as stream:
-            os.fsync(stream.fileno())
-    _remove(folder)
-    beside.rename(folder)
+        write_json(folder / GROWTH_FILE, details["growth"])
+    write_sealed(folder, details)
 
 
 def _copy_tokenizer(source: Path, target: Path) -> None:
@@ -152,26 +163,6 @@ def _copy_tokenizer(source: Path, target: Path) -> None:
             shutil.copyfile(source / name, target / name)
 
 
-def restore_optimizer(
-    folder: Path, model: LlamaForCausalLM, optimizer: torch.optim.Optimizer
-) -> None:
-    """Fill the optimizer with the moments stored in a checkpoint.
-
-    Raises:
-        RunError: the file is missing or damaged.
-    """
-    try:
-        tensors = load_file(folder / OPTIMIZER_FILE)
-        for name, parameter in model.named_parameters():
-            optimizer.state[parameter] = {
-                # The fused optimizer keeps the step number beside the moments, on the device.
-                key: tensors[f"{name}.{key}"].to(parameter.device)
-                for key in ("step", "exp_avg", "exp_avg_sq")
-            }
-    except (SafetensorError, OSError, KeyError) as error:
-        raise RunError(f"{folder / OPTIMIZER_FILE} is missing or damaged ({error!r}).") from error
-
-
 def _stored_tensors(model: LlamaForCausalLM) -> dict[str, torch.Tensor]:
     """Return the tensors to store; a tied output matrix is stored once, as the embedding."""
     tensors = {name: value.detach().cpu() for name, value in model.state_dict().items()}
@@ -180,61 +171,31 @@ def _stored_tensors(model: LlamaForCausalLM) -> dict[str, torch.Tensor]:
     return tensors
 
 
-def _optimizer_tensors(
-    model: LlamaForCausalLM, optimizer: torch.optim.Optimizer
-) -> dict[str, torch.Tensor]:
-    return {
-        f"{name}.{key}": value.detach().cpu().contiguous()
-        for name, parameter in model.named_parameters()
-        for key, value in optimizer.state[parameter].items()
-    }
+def open_sound(folder: Path, *, to_resume: bool) -> dict[str, Any]:
+    """Check a checkpoint down to the last byte and return the values of its trainer.json.
+
+    `to_resume`: the optimizer's moments must be there as well.
+
+    Raises:
+        ModelError: says which file is missing or not what was written.
+    """
+    values = check_sealed(folder)
+    open_checkpoint_folder(folder)
+    if to_resume and not (folder / OPTIMIZER_FILE).is_file():
+        raise ModelError(f"{folder / OPTIMIZER_FILE} is missing.")
+    return values
 
 
 def finished_checkpoint(run: Run, stage: str, total_steps: int) -> Path | None:
     """Return the sound checkpoint that ended a stage, or None: then the stage runs."""
     folder = run.checkpoints_folder / checkpoint_name(stage, total_steps)
     try:
-        is_final = read_json(folder / TRAINER_FILE).get("is_final")
-        return open_checkpoint_folder(folder).folder if is_final else None
+        return folder if open_sound(folder, to_resume=False).get("is_final") else None
     except ModelError:  # none there, or damaged: the stage goes on from the one before
         return None
 
 
-def newest_sound_checkpoint(run: Run, stage: str) -> tuple[Resumed | None, list[str]]:
-    """Return the newest checkpoint of a stage that can be read, and what was wrong with newer ones.
-
-    The weights are checked by their header and size, the optimizer's file likewise.
-    """
-    problems: list[str] = []
-    for step, folder in reversed(_checkpoints_of(run, stage)):
-        try:
-            open_checkpoint_folder(folder)
-            read_json(folder / TRAINER_FILE)
-            with safe_open(folder / OPTIMIZER_FILE, framework="pt"):
-                return Resumed(folder, step), problems
-        except (ModelError, SafetensorError, OSError) as error:
-            problems.append(f"Checkpoint {folder.name} is passed over: {error}")
-    return None, problems
-
-
-def prune_checkpoints(run: Run, stage: str) -> None:
-    """Delete all but the newest checkpoints of a stage, and what a killed process left unfinished.
-
-    Newest means most steps, not the folder's time, which a copied run does not keep.
-    """
-    for _, folder in _checkpoints_of(run, stage)[:-KEPT_PER_STAGE]:
-        _remove(folder)
-    for left_over in run.checkpoints_folder.glob(f".{stage}-*"):
-        shutil.rmtree(left_over, ignore_errors=True)
-
-
-def _checkpoints_of(run: Run, stage: str) -> list[tuple[int, Path]]:
-    """Return a stage's checkpoints with their steps, fewest steps first."""
-    of_stage = [path for path in list_checkpoints(run) if path.name.rpartition("-")[0] == stage]
-    return sorted((int(path.name.rpartition("-")[2]), path) for path in of_stage)
-
-
-def _remove(folder: Path) -> None:
+def remove_checkpoint(folder: Path) -> None:
     """Delete a checkpoint; under its final name it is whole or not there at all."""
     if folder.exists():
         doomed = folder.with_name(f".{folder.name}.deleted")

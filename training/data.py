@@ -1,246 +1,168 @@
-"""From documents to packed windows on disk, and from a step number to its batch.
+"""Prepare the data of one stage: from its sources to windows on disk.
 
-A window is 511 tokens of the text stream and end-of-sequence, as Stentor-Big was trained. Which
+A window is 511 tokens of a source's text and end-of-sequence, as Stentor-Big was trained. Which
 documents are held out is decided by their text alone, so no stage of any run trains on a document
-that another one is validated on. Windows are written once to two memory-mapped files; the manifest
-is written last, so a killed preparation starts anew and a finished one is never repeated. The batch
-of a step depends only on the seed and the step number: a resumed run reads exactly what the
-uninterrupted one would have read.
+that another one is validated on. Each source has a folder of shards (shards.py); the manifest of
+the stage is written last. What reads them is in stage_data.py.
 """
 
-import hashlib
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+import re
+from collections.abc import Callable, Generator
+from dataclasses import asdict
 from pathlib import Path
-from typing import BinaryIO
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from stentor.errors import DataError
 from stentor.runs import write_json
-from training.settings import WINDOW_TOKENS, PretrainSettings
+from training import shards
+from training.disk import writing
+from training.encoding import token_dtype
+from training.mixture import make_mixture, shares
+from training.settings import WINDOW_TOKENS, PretrainSettings, Source
+from training.shards import Order, is_finished
+from training.source_windows import write_source
+from training.sources import holds_text, no_text, read_source
+from training.stage_data import (
+    MANIFEST_FILE,
+    HeldOut,
+    Place,
+    StageData,
+    digest_of_values,
+    open_stage_data,
+)
+from training.tokenise import HELD_OUT_SHARE, TokenGroup, tokenise
 
-TOKENS_FILE = "tokens.bin"
-HELD_OUT_FILE = "held_out.bin"
-MANIFEST_FILE = "manifest.json"
-# One document in so many is never trained on. Changing it puts held-out text into training.
-HELD_OUT_SHARE = 32
-# Tokenised at once, whichever is reached first; the library spreads documents over the cores and
-# needs about a hundred bytes a token for a moment.
-DOCUMENTS_PER_BATCH = 64
-CHARACTERS_PER_BATCH = 4_000_000
+__all__ = [
+    "HeldOut",
+    "Place",
+    "StageData",
+    "open_stage_data",
+    "prepare_stage_data",
+]
 
-Windows = NDArray[np.unsignedinteger]
+# Part of every identity: another number makes prepared text be prepared again.
+FORMAT = 1
 
-
-@dataclass(frozen=True)
-class PackedWindows:
-    """Windows on disk, to train on and held out; no window is in both.
-
-    `held_out_by`: `documents` where whole documents were kept apart, `windows` where the text was
-    too short for that and its last windows are held out.
-    """
-
-    training: Windows  # (num_windows, 512)
-    held_out: Windows  # (num_windows, 512)
-    held_out_by: str
-    seed: int
-
-    def batch_of_step(self, step: int, batch_size: int) -> torch.Tensor:
-        """Return the (batch_size, 512) windows of optimizer step `step` (0-based)."""
-        positions = np.arange(step * batch_size, (step + 1) * batch_size)
-        epochs, offsets = np.divmod(positions, len(self.training))
-        orders = {int(epoch): self._order(int(epoch)) for epoch in np.unique(epochs)}
-        rows = [orders[int(e)][o] for e, o in zip(epochs, offsets, strict=True)]
-        return _to_tensor(self.training[np.array(rows)])
-
-    def validation_batches(self, batch_size: int) -> Iterator[torch.Tensor]:
-        """Yield all held-out windows, up to `batch_size` at a time."""
-        for first in range(0, len(self.held_out), batch_size):
-            yield _to_tensor(self.held_out[first : first + batch_size])
-
-    def _order(self, epoch: int) -> NDArray[np.int64]:
-        """Return the training rows in the order of one epoch."""
-        return np.random.default_rng([self.seed, epoch]).permutation(len(self.training))
+Say = Callable[[str], None]
 
 
-def _to_tensor(windows: Windows) -> torch.Tensor:
-    return torch.from_numpy(windows.astype(np.int64))
-
-
-def is_held_out(document: str) -> bool:
-    """Tell whether a document is for validation only: the same answer in every stage and run."""
-    digest = hashlib.blake2b(document.encode("utf-8"), digest_size=8).digest()
-    return int.from_bytes(digest, "big") % HELD_OUT_SHARE == 0
-
-
-def prepare_windows(
-    documents: Iterator[str],
+def prepare_stage_data(
+    sources: tuple[Source, ...],
     tokenizer: Tokenizer,
     end_token: int,
     settings: PretrainSettings,
     folder: Path,
     seed: int,
-) -> PackedWindows:
-    """Return the stage's windows, writing them to `folder` unless they are there already.
+    say: Say,
+) -> StageData:
+    """Return the stage's windows, writing to `folder` what is not there yet.
 
-    Reads only as many documents as the stage needs; fewer windows than the stage takes means that
-    training goes through them several times.
+    Of each source only as many documents are read as the stage needs. A source of fewer windows
+    than its share is read several times, up to `settings.max_epochs`. What a killed preparation
+    finished is kept, and a finished one is never repeated.
 
     Raises:
-        DataError: the text is too short for one training and one held-out window.
+        DataError: a source that cannot be read, or has too little text.
+        DiskError: the disk is full.
     """
-    if not _is_prepared(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        _write_windows(documents, tokenizer, end_token, settings, folder)
-    return open_windows(folder, seed)
+    asked = digest_of_values(
+        [FORMAT, shards.SHARD_WINDOWS, HELD_OUT_SHARE, seed, end_token, tokenizer.to_str()]
+    )
+    total = settings.total_steps() * settings.batch_size
+    identity = digest_of_values(
+        [asked, [asdict(source) for source in sources], total, settings.validation_windows]
+    )
+    with writing("Prepared text", folder, only_when_full=True):
+        kept = _kept_before(folder, identity)
+        kept = _with_text(sources, say) if kept is None else kept
+        chosen = [sources[index] for index in kept]
+        weights = tuple(source.weight for source in chosen)
+        needed = make_mixture(weights, seed).windows_before(total)
+        held_out = shares(weights, settings.validation_windows, at_least=1)
+        names = [f"{index}-{_slug(source)}" for index, source in zip(kept, chosen, strict=True)]
+        for source, name, *counts in zip(chosen, names, needed, held_out, strict=True):
+            order = Order(
+                identity=digest_of_values([asked, asdict(source), counts]),
+                label=source.describe(),
+                dtype=token_dtype(tokenizer),
+                end_token=end_token,
+                num_training_windows=max(1, counts[0]),
+                num_held_out_windows=counts[1],
+            )
+            _prepare_source(source, order, folder / name, tokenizer, seed, say)
+        manifest = {
+            "identity": identity,
+            "total_windows": total,
+            "kept": kept,
+            "folders": names,
+            "weights": weights,
+        }
+        write_json(folder / MANIFEST_FILE, manifest)
+    data = open_stage_data(folder, seed)
+    _check_epochs(data, settings)
+    return data
 
 
-def open_windows(folder: Path, seed: int) -> PackedWindows:
-    """Map finished windows."""
-    manifest = json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
+def _prepare_source(
+    source: Source, order: Order, folder: Path, tokenizer: Tokenizer, seed: int, say: Say
+) -> None:
+    """Write the windows of one source, unless they are there."""
+    if is_finished(folder, order):
+        return
 
-    def mapped(name: str, num_windows: int) -> Windows:
-        shape = (num_windows, WINDOW_TOKENS)
-        return np.memmap(folder / name, dtype=manifest["dtype"], mode="r", shape=shape)
+    def token_groups(skip: int) -> Generator[TokenGroup]:
+        documents = read_source(source, seed, skip, say)
+        return tokenise(documents, tokenizer, order.end_token)
 
-    return PackedWindows(
-        training=mapped(TOKENS_FILE, manifest["num_training_windows"]),
-        held_out=mapped(HELD_OUT_FILE, manifest["num_held_out_windows"]),
-        held_out_by=manifest["held_out_by"],
-        seed=seed,
+    num_characters = write_source(folder, order, token_groups, say)
+    if (folder / shards.MANIFEST_FILE).exists():
+        return
+    if not num_characters:
+        raise no_text(source)
+    raise DataError(
+        f"The text of {order.label} ({num_characters:,} characters) is shorter than two windows of "
+        f"{WINDOW_TOKENS} tokens; at least two are needed, one to train and one to test. "
+        "Give more text, or put short texts into one file or folder."
     )
 
 
-def _is_prepared(folder: Path) -> bool:
-    """Tell whether the manifest is there and the tokens it speaks of are all on the disk."""
+def _kept_before(folder: Path, identity: str) -> list[int] | None:
+    """Return which sources a finished preparation of the same stage has; None: there is none."""
     try:
         manifest = json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
-        window_bytes = np.dtype(manifest["dtype"]).itemsize * WINDOW_TOKENS
-        sizes = [(folder / name).stat().st_size for name in (TOKENS_FILE, HELD_OUT_FILE)]
-        counts = [manifest["num_training_windows"], manifest["num_held_out_windows"]]
-        return sizes == [count * window_bytes for count in counts] and "held_out_by" in manifest
+        return list(manifest["kept"]) if manifest["identity"] == identity else None
     except (OSError, ValueError, KeyError, TypeError):
-        return False
+        return None
 
 
-def _write_windows(
-    documents: Iterator[str],
-    tokenizer: Tokenizer,
-    end_token: int,
-    settings: PretrainSettings,
-    folder: Path,
-) -> None:
-    dtype = np.uint16 if tokenizer.get_vocab_size() <= 1 << 16 else np.uint32
-    needed = settings.total_steps() * settings.batch_size
-    wanted = settings.validation_windows
-    (folder / MANIFEST_FILE).unlink(missing_ok=True)
-    with (folder / TOKENS_FILE).open("w+b") as first, (folder / HELD_OUT_FILE).open("w+b") as last:
-        # A few windows more than needed are packed, for a text that has no document to hold out.
-        training = _Part(first, needed + wanted, end_token, dtype)
-        held_out = _Part(last, wanted, end_token, dtype)
-        num_characters = 0
-        for group in _groups(documents):
-            num_characters += sum(map(len, group))
-            training.add(tokenizer, [text for text in group if not is_held_out(text)])
-            held_out.add(tokenizer, [text for text in group if is_held_out(text)])
-            if training.num_windows >= needed and held_out.is_full():
-                break
-        held_out_by = _divide(training, held_out, needed, wanted)
-    num_windows = training.num_windows + held_out.num_windows
-    if num_windows < 2:
+def _with_text(sources: tuple[Source, ...], say: Say) -> list[int]:
+    """Return which sources hold text; blank ones among them are left out and said so."""
+    kept = [index for index, source in enumerate(sources) if holds_text(source)]
+    blank = [source.describe() for index, source in enumerate(sources) if index not in kept]
+    if not kept:
+        raise DataError(f"There is no text in {', '.join(blank)}. Give a file that holds some.")
+    for label in blank:
+        say(f"{label} holds no text and is left out.")
+    return kept
+
+
+def _check_epochs(data: StageData, settings: PretrainSettings) -> None:
+    """Refuse to read any source more often than the settings allow."""
+    problems = [
+        f"{part.label} would be read {epochs:.1f} times"
+        for part, epochs in zip(data.held_out, data.epochs_of_source, strict=True)
+        if epochs > settings.max_epochs + 1e-9
+    ]
+    if problems:
+        weight = ", give it a smaller weight" if len(data.held_out) > 1 else ""
         raise DataError(
-            f"The text gives {num_windows} windows of {WINDOW_TOKENS} tokens ({num_characters:,} "
-            "characters); at least two are needed, one to train and one to test. Give more text."
+            f"{'; '.join(problems)}; at most {settings.max_epochs:g} times is allowed. Give more "
+            f"text, train on fewer tokens or steps{weight}, or raise max_epochs."
         )
-    manifest = {
-        "num_training_windows": training.num_windows,
-        "num_held_out_windows": held_out.num_windows,
-        "held_out_by": held_out_by,
-        "dtype": np.dtype(dtype).name,
-    }
-    write_json(folder / MANIFEST_FILE, manifest)
 
 
-@dataclass
-class _Part:
-    """One of the two files while it is written: whole windows in it, the rest in `pending`."""
-
-    stream: BinaryIO
-    limit: int
-    end_token: int
-    dtype: type[np.unsignedinteger]
-    num_windows: int = 0
-    pending: list[int] = field(default_factory=list)
-
-    def is_full(self) -> bool:
-        return self.num_windows >= self.limit
-
-    def add(self, tokenizer: Tokenizer, documents: list[str]) -> None:
-        """Append documents, each with an end, and write the windows that are whole now."""
-        if self.is_full():
-            return
-        for encoding in tokenizer.encode_batch_fast(documents, add_special_tokens=False):
-            self.pending += [*encoding.ids, self.end_token]
-        self.write(_take_windows(self.pending, self.end_token, self.limit - self.num_windows))
-
-    def write(self, windows: NDArray[np.int64]) -> None:
-        self.stream.write(windows.astype(self.dtype).tobytes())
-        self.num_windows += len(windows)
-
-    def cut(self, num_windows: int) -> NDArray[np.int64]:
-        """Keep the first `num_windows` in the file and return those after them."""
-        self.num_windows = num_windows
-        end = num_windows * WINDOW_TOKENS * np.dtype(self.dtype).itemsize
-        self.stream.seek(end)
-        rest = np.frombuffer(self.stream.read(), self.dtype).astype(np.int64)
-        self.stream.seek(end)
-        self.stream.truncate()
-        return rest.reshape(-1, WINDOW_TOKENS)
-
-    def take_over(self, other: "_Part") -> None:
-        """Append all the text of another part, and leave that one empty."""
-        for part in (self, other):
-            text = part.cut(0)[:, :-1].flatten().tolist()
-            part.pending[:0] = text
-        self.pending += other.pending
-        self.write(_take_windows(self.pending, self.end_token, self.limit))
-
-
-def _divide(training: _Part, held_out: _Part, needed: int, wanted: int) -> str:
-    """Settle what is in which file, and return what was held out: `documents` or `windows`."""
-    if training.num_windows and held_out.num_windows:
-        training.cut(min(needed, training.num_windows))
-        return "documents"
-    if training.num_windows < 2:
-        training.take_over(held_out)
-    num_held_out = min(wanted, training.num_windows // 2)
-    held_out.write(training.cut(training.num_windows - num_held_out))
-    return "windows"
-
-
-def _groups(documents: Iterator[str]) -> Iterator[list[str]]:
-    """Yield the documents in lists of a bounded size."""
-    group: list[str] = []
-    held = 0
-    for document in documents:
-        group.append(document)
-        held += len(document)
-        if held >= CHARACTERS_PER_BATCH or len(group) == DOCUMENTS_PER_BATCH:
-            yield group
-            group, held = [], 0
-    yield group
-
-
-def _take_windows(pending: list[int], end_token: int, limit: int) -> NDArray[np.int64]:
-    """Cut whole windows off the front of `pending` (which is changed), at most `limit`."""
-    width = WINDOW_TOKENS - 1
-    num_windows = min(len(pending) // width, limit)
-    windows = np.full((num_windows, WINDOW_TOKENS), end_token, dtype=np.int64)
-    windows[:, :width] = np.array(pending[: num_windows * width]).reshape(num_windows, width)
-    del pending[: num_windows * width]
-    return windows
+def _slug(source: Source) -> str:
+    """Return a source's name as a part of a folder name."""
+    return re.sub(r"[^a-z0-9]+", "-", source.describe().lower()).strip("-")[:40] or "text"

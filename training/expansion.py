@@ -1,48 +1,87 @@
-"""Growing a Llama: width and depth strategies, pure functions on a shape and its fp32 weights.
+"""Growing a Llama: checks, and the order of the steps. Pure functions on a shape and its weights.
 
-Width comes first, then depth; the two are independent. A strategy that claims to keep the function
-is checked by the caller (training/growth_report.py) and refused when it does not.
-
-Why `zero_pad` is exact: the residual stream becomes [x, 0]. RMS([x, 0]) = RMS(x) * sqrt(d/D), so
-all gains are multiplied by sqrt(d/D) and eps by d/D; whatever writes into the old half of the
-stream keeps zeros where it would read a new part. Function-preserving zero padding follows
-Gesmundo and Maile (2023, arXiv 2308.06103); the eps correction is ours.
-An inserted layer whose `o_proj` and `down_proj` are zero adds nothing to the residual stream
-(LLaMA Pro, arXiv 2401.02415), so `identity_interleave` is exact wherever the layer stands.
+Vocabulary first, then width (training/widths.py), then depth (training/depths.py); the three are
+independent. A growth that claims to keep the function is checked by the caller
+(training/growth_report.py) and refused when it does not. No device, no files.
 """
 
-import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
 
 from stentor.errors import TrainingError
 from stentor.knobs import choose
-from stentor.loading import LlamaShape, tensor_shapes_of
+from stentor.loading import LlamaShape
+from training.depths import DEPTHS, LayerOrigin, Layers, deepen
+from training.fresh_weights import Weights, with_vocabulary
+from training.widths import SYMMETRY_BREAKS, WIDTHS, Draw
 
-Weights = dict[str, torch.Tensor]
-INITIAL_STD = 0.02
-LAYER_PREFIX = "model.layers."
-NORMS = ("input_layernorm.weight", "post_attention_layernorm.weight")
-# Matrices that write into the residual stream: their rows are residual channels.
-WRITERS = ("self_attn.o_proj.weight", "mlp.down_proj.weight")
+__all__ = [
+    "DEPTHS",
+    "WIDTHS",
+    "GrowthPlan",
+    "Weights",
+    "check_target",
+    "expand",
+    "grown_shape",
+    "is_exact",
+    "plan_growth",
+]
+
+# fp64 is for proofs; in half precision the sums would not stay exact.
+PRECISIONS = (torch.float32, torch.float64)
+SIZES = ("hidden_size", "intermediate_size", "num_layers", "num_heads", "vocab_size")
+KEPT = ("context_length", "rope_theta", "is_tied")
 
 
 @dataclass(frozen=True)
-class Strategy:
-    """One way to grow. `grow(weights, source, target, generator)` returns weights of `target`."""
+class GrowthPlan:
+    """How a model is grown, and what that promises.
 
-    grow: Callable[[Weights, LlamaShape, LlamaShape, torch.Generator], Weights]
-    is_exact: bool
-    summary: str
+    `symmetry_break` is None where nothing is cloned. `learning_rate_factor`: what the learning rate
+    that suits the source should be multiplied by.
+    """
+
+    width: str
+    depth: str
+    symmetry_break: str | None
+    seed: int
+    claims_exact: bool
+    learning_rate_factor: float
+    layers: Layers
 
 
-def check_target(source: LlamaShape, target: LlamaShape) -> None:
-    """Raise TrainingError when `target` is no growth of `source` that keeps the head dimension."""
+def grown_shape(
+    source: LlamaShape,
+    hidden_size: int,
+    intermediate_size: int,
+    num_layers: int,
+    num_heads: int,
+    vocab_size: int | None = None,
+) -> LlamaShape:
+    """Return the shape of the grown model before any strategy changed its eps.
+
+    Heads share their width as in the source: `hidden_size / num_heads` each, or the head dimension
+    that the source states of its own; as many queries to a key-value head as there.
+    """
+    is_own = source.head_dim * source.num_heads != source.hidden_size
+    return replace(
+        source,
+        hidden_size=hidden_size,
+        intermediate_size=intermediate_size,
+        num_layers=num_layers,
+        num_heads=num_heads,
+        num_key_value_heads=max(1, num_heads * source.num_key_value_heads // source.num_heads),
+        head_dim=source.head_dim if is_own else hidden_size // num_heads,
+        vocab_size=source.vocab_size if vocab_size is None else vocab_size,
+    )
+
+
+def check_target(source: LlamaShape, target: LlamaShape, width: str = "zero_pad") -> None:
+    """Raise TrainingError, naming every reason, when `target` cannot be grown from `source`."""
     problems = [
         f"{name} {getattr(target, name)} is below {getattr(source, name)}"
-        for name in ("hidden_size", "intermediate_size", "num_layers", "num_heads", "vocab_size")
+        for name in SIZES
         if getattr(target, name) < getattr(source, name)
     ]
     if target.head_dim != source.head_dim:
@@ -50,52 +89,23 @@ def check_target(source: LlamaShape, target: LlamaShape) -> None:
             f"the head dimension would change from {source.head_dim} to {target.head_dim} "
             "(hidden size / heads must stay the same)"
         )
-    if source.num_heads != source.num_key_value_heads:
-        problems.append("grouped-query attention cannot be grown yet")
-    if not source.is_tied:
-        problems.append("an untied output matrix cannot be grown yet")
+    if target.num_heads * source.num_key_value_heads != (
+        target.num_key_value_heads * source.num_heads
+    ):
+        problems.append(
+            f"{source.num_heads} heads share {source.num_key_value_heads} key-value heads, so "
+            f"{target.num_heads} heads cannot share {target.num_key_value_heads} (heads must be a "
+            f"multiple of {source.num_heads // source.num_key_value_heads})"
+        )
+    problems += [f"{name} must stay" for name in KEPT if _differs(name, source, target)]
+    if not problems:
+        problems = choose(WIDTHS, width, "width strategy").problems(source, target)
     if problems:
         raise TrainingError("This growth is not possible: " + "; ".join(problems) + ".")
 
 
-def grown_shape(
-    source: LlamaShape, hidden_size: int, intermediate_size: int, num_layers: int, num_heads: int
-) -> LlamaShape:
-    """Return the shape of the grown model before any strategy changed its eps."""
-    return replace(
-        source,
-        hidden_size=hidden_size,
-        intermediate_size=intermediate_size,
-        num_layers=num_layers,
-        num_heads=num_heads,
-        num_key_value_heads=num_heads,
-        head_dim=hidden_size // num_heads,
-    )
-
-
-def expand(
-    weights: Weights, source: LlamaShape, target: LlamaShape, *, width: str, depth: str, seed: int
-) -> tuple[Weights, LlamaShape]:
-    """Grow fp32 `weights` of shape `source` to `target`; return them with the final shape.
-
-    The returned shape differs from `target` only in `rms_norm_eps`.
-
-    Raises:
-        TrainingError: the target is smaller or changes the head dimension; weights are not fp32.
-    """
-    check_target(source, target)
-    if any(tensor.dtype != torch.float32 for tensor in weights.values()):
-        raise TrainingError("Growth needs fp32 weights: in bf16 the sums would not stay exact.")
-    width_strategy = choose(WIDTHS, width, "width strategy")
-    depth_strategy = choose(DEPTHS, depth, "depth strategy")
-    generator = torch.Generator().manual_seed(seed)
-    if width == "zero_pad":
-        ratio = source.hidden_size / target.hidden_size
-        target = replace(target, rms_norm_eps=source.rms_norm_eps * ratio)
-    wide = replace(target, num_layers=source.num_layers)
-    grown = width_strategy.grow(weights, source, wide, generator)
-    grown = depth_strategy.grow(grown, wide, target, generator)
-    return grown, target
+def _differs(name: str, source: LlamaShape, target: LlamaShape) -> bool:
+    return bool(getattr(source, name) != getattr(target, name))
 
 
 def is_exact(width: str, depth: str) -> bool:
@@ -103,106 +113,73 @@ def is_exact(width: str, depth: str) -> bool:
     return WIDTHS[width].is_exact and DEPTHS[depth].is_exact
 
 
-def zero_pad(
-    weights: Weights, source: LlamaShape, target: LlamaShape, generator: torch.Generator
-) -> Weights:
-    """Put the old weights top-left; zeros wherever new parts would write into old ones."""
-    gain = math.sqrt(source.hidden_size / target.hidden_size)
-    grown: Weights = {}
-    for name, size in tensor_shapes_of(target).items():
-        old = weights[name]
-        if old.dim() == 1:
-            new_gain = torch.full(size, float(old.mean()))
-            new_gain[: old.shape[0]] = old
-            grown[name] = new_gain * gain
-            continue
-        # New rows of a writer and new embedding columns would disturb the [x, 0] stream.
-        is_zero = name.endswith(WRITERS) or name == "model.embed_tokens.weight"
-        new = torch.zeros(size) if is_zero else _normal(size, generator)
-        new[: old.shape[0], : old.shape[1]] = old
-        grown[name] = new
-    return grown
+def plan_growth(
+    source: LlamaShape,
+    target: LlamaShape,
+    *,
+    width: str,
+    depth: str,
+    seed: int,
+    symmetry_break: str = "noise",
+) -> GrowthPlan:
+    """Check a growth without doing it. A width that keeps nothing makes every layer a new one.
 
-
-def slice_copy(
-    weights: Weights, source: LlamaShape, target: LlamaShape, generator: torch.Generator
-) -> Weights:
-    """Copy the overlap and leave the rest random (what Stentor-Big's card describes)."""
-    grown: Weights = {}
-    for name, size in tensor_shapes_of(target).items():
-        old = weights[name]
-        new = torch.ones(size) if old.dim() == 1 else _normal(size, generator)
-        new[tuple(slice(0, length) for length in old.shape)] = old
-        grown[name] = new
-    return grown
-
-
-def identity_interleave(
-    weights: Weights, source: LlamaShape, target: LlamaShape, generator: torch.Generator
-) -> Weights:
-    """Spread the new layers evenly; each copies the layer below it, with zero writers."""
-    grown = _without_layers(weights)
-    for index, (origin, is_new) in enumerate(interleaved_layers(source, target)):
-        for name, tensor in _layer(weights, origin).items():
-            is_silent = is_new and name in WRITERS
-            grown[f"{LAYER_PREFIX}{index}.{name}"] = (
-                torch.zeros_like(tensor) if is_silent else tensor.clone()
-            )
-    return grown
-
-
-def random_top(
-    weights: Weights, source: LlamaShape, target: LlamaShape, generator: torch.Generator
-) -> Weights:
-    """Put fresh random layers on top (what Stentor-Big's card describes)."""
-    grown = dict(weights)
-    for index in range(source.num_layers, target.num_layers):
-        for name, tensor in _layer(weights, 0).items():
-            fresh = torch.ones_like(tensor) if name in NORMS else _normal(tensor.shape, generator)
-            grown[f"{LAYER_PREFIX}{index}.{name}"] = fresh
-    return grown
-
-
-def interleaved_layers(source: LlamaShape, target: LlamaShape) -> list[tuple[int, bool]]:
-    """Return, for every layer of the target, the source layer it comes from and whether it is new.
-
-    21 -> 30 gives 0 1 2 2' 3 4 4' 5 6 6' ...: new layer i stands after source layer
-    ceil((i + 1) * 21 / 9) - 1.
+    Raises:
+        OptionError: there is no such strategy.
+        TrainingError: `target` is smaller, changes the head dimension, or is not for this strategy.
     """
-    num_new = target.num_layers - source.num_layers
-    after = [math.ceil((i + 1) * source.num_layers / num_new) - 1 for i in range(num_new)]
-    return [
-        (origin, is_new)
-        for origin in range(source.num_layers)
-        for is_new in [False] + [True] * after.count(origin)
-    ]
+    widening = choose(WIDTHS, width, "width strategy")
+    deepening = choose(DEPTHS, depth, "depth strategy")
+    choose(dict.fromkeys(SYMMETRY_BREAKS), symmetry_break, "symmetry break")
+    check_target(source, target, width)
+    layers = deepening.layers(source.num_layers, target.num_layers)
+    return GrowthPlan(
+        width=width,
+        depth=depth,
+        symmetry_break=symmetry_break if width == "clone" else None,
+        seed=seed,
+        claims_exact=is_exact(width, depth),
+        learning_rate_factor=widening.learning_rate_factor(source, target),
+        layers=layers if widening.keeps_weights else (LayerOrigin(None, True),) * len(layers),
+    )
 
 
-def _layer(weights: Weights, index: int) -> Weights:
-    """Return one layer's tensors by their names inside the layer."""
-    prefix = f"{LAYER_PREFIX}{index}."
-    return {
-        name.removeprefix(prefix): tensor
-        for name, tensor in weights.items()
-        if name.startswith(prefix)
-    }
+def expand(
+    weights: Weights,
+    source: LlamaShape,
+    target: LlamaShape,
+    *,
+    width: str,
+    depth: str,
+    seed: int,
+    symmetry_break: str = "noise",
+) -> tuple[Weights, LlamaShape]:
+    """Grow fp32 (or fp64) `weights` of shape `source` to `target`; return them with their shape.
 
+    The returned shape differs from `target` only in `rms_norm_eps`; the given tensors stay as they
+    are. All that is random follows from `seed`.
 
-def _without_layers(weights: Weights) -> Weights:
-    return {name: value for name, value in weights.items() if not name.startswith(LAYER_PREFIX)}
-
-
-def _normal(size: tuple[int, ...] | torch.Size, generator: torch.Generator) -> torch.Tensor:
-    return torch.randn(size, generator=generator) * INITIAL_STD
-
-
-WIDTHS: dict[str, Strategy] = {
-    "zero_pad": Strategy(zero_pad, True, "old weights top-left, new channels start silent"),
-    "slice": Strategy(slice_copy, False, "old weights top-left, the rest random"),
-}
-DEPTHS: dict[str, Strategy] = {
-    "identity_interleave": Strategy(
-        identity_interleave, True, "copies with zero writers, spread evenly"
-    ),
-    "random_top": Strategy(random_top, False, "fresh random layers on top"),
-}
+    Raises:
+        OptionError, TrainingError: as plan_growth; or the weights are in half precision.
+    """
+    plan = plan_growth(
+        source, target, width=width, depth=depth, seed=seed, symmetry_break=symmetry_break
+    )
+    dtypes = {tensor.dtype for tensor in weights.values()}
+    if len(dtypes) != 1 or not dtypes <= set(PRECISIONS):
+        named = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes))
+        raise TrainingError(
+            f"Growth needs fp32 weights; got {named}: there the sums would not stay exact. Grow "
+            "first, then export in the smaller format."
+        )
+    widening = WIDTHS[width]
+    draw = Draw(torch.Generator().manual_seed(seed), symmetry_break)
+    ratio = source.hidden_size / target.hidden_size if widening.scales_eps else 1.0
+    target = replace(target, rms_norm_eps=source.rms_norm_eps * ratio)
+    if not widening.keeps_weights:
+        return widening.grow(weights, source, target, draw), target
+    weights = with_vocabulary(weights, target.vocab_size, draw.generator)
+    wide = replace(target, num_layers=source.num_layers)
+    grown = widening.grow(weights, source, wide, draw)
+    is_silent = DEPTHS[depth].is_silent
+    return deepen(grown, target, plan.layers, draw.generator, is_silent=is_silent), target

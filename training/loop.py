@@ -1,24 +1,32 @@
-"""The only training loop: yields one StepReport a step. Knows no files, stages or UI."""
+"""The only training loop: yields one StepReport a step. Knows no files, stages or UI.
+
+A step sees one batch, whoever shares it: this worker takes its rows in micro batches, and weights
+are such that the gradient is that of the plain mean over the whole batch.
+"""
 
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from contextlib import nullcontext
+from dataclasses import dataclass
 
 import torch
-from torch.nn import functional
-from transformers import LlamaForCausalLM
+from torch import nn
 
 from stentor.errors import TrainingError
 from training.optim import set_learning_rate
 from training.schedule import learning_rate_factor
 from training.settings import PretrainSettings
+from training.workers import Workers, unwrapped, without_averaging
 
 
 @dataclass(frozen=True)
 class StepReport:
-    """What one optimizer step did. `step` counts from 1; `loss` is in nats per token."""
+    """What one optimizer step did, of all workers together.
+
+    `step` counts from 1; `loss` is in nats per token, before the update; `gradient_norm` is the one
+    before clipping.
+    """
 
     step: int
     loss: float
@@ -33,86 +41,99 @@ class StepReport:
 
 
 def train_steps(
-    model: LlamaForCausalLM,
+    network: nn.Module,
     optimizer: torch.optim.Optimizer,
     batch_of_step: Callable[[int], torch.Tensor],
     settings: PretrainSettings,
+    workers: Workers,
     first_step: int = 0,
 ) -> Iterator[StepReport]:
     """Train from `first_step` (0-based) to the end of the stage, yielding after each update.
 
-    `batch_of_step(step)` returns the (batch, 512) token ids of a step.
+    `network` comes from `workers.prepare` and returns the mean loss of (rows, length) windows;
+    `batch_of_step(step)` returns the (batch, length) token ids of a step, the same for all workers.
 
     Raises:
         TrainingError: the loss or the gradient is NaN or infinite; that step was reported but
             not taken, so the weights are those of the step before.
     """
-    device = next(model.parameters()).device
-    total_steps = settings.total_steps()
-    model.train()
-    for step in range(first_step, total_steps):
+    network.train()
+    for step in range(first_step, settings.total_steps()):
         started = time.perf_counter()
-        factor = learning_rate_factor(
-            step, total_steps, settings.warmup_fraction, settings.final_fraction
-        )
-        set_learning_rate(optimizer, settings.learning_rate * factor)
-        batch = batch_of_step(step).to(device)
-        loss = _accumulate(model, batch, settings.micro_batch_size)
-        limit = settings.clip_norm or math.inf
-        norm = float(torch.nn.utils.clip_grad_norm_(model.parameters(), limit))
-        report = StepReport(step + 1, loss, settings.learning_rate * factor, norm, 0.0)
-        if report.is_finite:
+        rate = settings.learning_rate * learning_rate_factor(step, settings)
+        set_learning_rate(optimizer, rate)
+        batch = batch_of_step(step)
+        loss = _accumulate(network, batch, settings.micro_batch_size, workers)
+        norm = _clip(network, settings.clip_norm)
+        # One look at the device a step. All workers get the same two numbers, and decide alike.
+        both = workers.sum(torch.stack([loss, norm.double() / workers.num_workers])).tolist()
+        is_finite = all(map(math.isfinite, both))
+        if is_finite:
             optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         speed = batch.numel() / (time.perf_counter() - started)
-        yield replace(report, tokens_per_second=speed)
-        if not report.is_finite:
+        yield StepReport(step + 1, both[0], rate, both[1], speed)
+        if not is_finite:
             raise TrainingError(
-                f"Loss {loss} and gradient norm {norm} at step {step + 1}: training has diverged. "
-                f"Lower the learning rate (now {settings.learning_rate * factor:g}) or look at "
-                "the windows of this step."
+                f"Loss {both[0]} and gradient norm {both[1]} at step {step + 1}: training has "
+                f"diverged. Lower the learning rate (now {rate:g}) or look at the windows of this "
+                "step."
             )
 
 
-def _accumulate(model: LlamaForCausalLM, batch: torch.Tensor, micro_batch_size: int) -> float:
-    """Add up the gradients of a batch and return its mean loss."""
-    total = 0.0
-    for windows in torch.split(batch, micro_batch_size):
-        share = windows.shape[0] / batch.shape[0]
-        loss = language_model_loss(model, windows) * share
-        torch.autograd.backward(loss)
-        total += float(loss.detach())
+def _accumulate(
+    network: nn.Module, batch: torch.Tensor, micro_batch_size: int, workers: Workers
+) -> torch.Tensor:
+    """Add up the gradients of a batch; return this worker's part of its mean loss, float64.
+
+    Gradients are averaged over the workers after the last micro batch, hence the factor: their
+    mean is then the sum of what each row gives, divided by the rows of the whole batch.
+
+    Raises:
+        TrainingError: there are fewer rows than workers.
+    """
+    num_rows = batch.shape[0]
+    if num_rows < workers.num_workers:
+        raise TrainingError(
+            f"A batch of {num_rows} windows cannot be shared by {workers.num_workers} workers."
+        )
+    parts = torch.split(workers.share(batch), micro_batch_size)
+    total = torch.zeros((), dtype=torch.float64, device=workers.device)
+    for number, windows in enumerate(parts, start=1):
+        share = windows.shape[0] / num_rows
+        with nullcontext() if number == len(parts) else without_averaging(network):
+            loss = network(windows)
+            torch.autograd.backward(loss * (share * workers.num_workers))
+        total += loss.detach().double() * share
     return total
 
 
-def language_model_loss(model: LlamaForCausalLM, windows: torch.Tensor) -> torch.Tensor:
-    """Return the mean cross-entropy in nats of each next token; windows: (batch, length).
+def _clip(network: nn.Module, limit: float) -> torch.Tensor:
+    """Scale all gradients down to the global norm `limit` (0: no limit); return the norm before."""
+    parameters = [p for p in network.parameters() if p.grad is not None]
+    norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    if limit:
+        nn.utils.clip_grads_with_norm_(parameters, limit, norm)
+    return norm
 
-    The last position predicts nothing, so it is dropped before the output matrix, the largest
-    product of a small model.
+
+def validation_loss(
+    network: nn.Module, batches: Iterable[torch.Tensor], workers: Workers | None = None
+) -> float:
+    """Return the mean loss over held-out windows, without changing the network.
+
+    Several workers take turns with the batches, and all get the result.
     """
-    with _precision(windows.device):
-        hidden = model.model(input_ids=windows, use_cache=False).last_hidden_state[:, :-1]
-        logits = model.lm_head(hidden)  # (batch, length - 1, vocabulary)
-        return functional.cross_entropy(logits.flatten(0, 1).float(), windows[:, 1:].flatten())
-
-
-def validation_loss(model: LlamaForCausalLM, batches: Iterable[torch.Tensor]) -> float:
-    """Return the mean loss over held-out windows, without changing the model."""
-    device = next(model.parameters()).device
-    was_training = model.training
-    model.train(False)
-    total, num_windows = 0.0, 0
+    inner = unwrapped(network)  # the wrapper would meet the other workers at every batch
+    device = next(inner.parameters()).device
+    was_training = inner.training
+    inner.train(False)
+    totals = torch.zeros(2, dtype=torch.float64, device=device)  # loss times windows, windows
     with torch.inference_mode():
-        for windows in batches:
-            total += float(language_model_loss(model, windows.to(device))) * windows.shape[0]
-            num_windows += windows.shape[0]
-    model.train(was_training)
-    return total / num_windows
-
-
-def _precision(device: torch.device) -> AbstractContextManager[object]:
-    """bf16 autocast on CUDA; fp32 on a CPU, where bf16 products are hundreds of times slower."""
-    if device.type == "cuda":
-        return torch.autocast("cuda", dtype=torch.bfloat16)
-    return nullcontext()
+        for number, windows in enumerate(batches):
+            if workers is None or number % workers.num_workers == workers.rank:
+                loss = inner(windows.to(device)).double()
+                totals += torch.stack([loss, torch.ones_like(loss)]) * windows.shape[0]
+    inner.train(was_training)
+    loss_sum, num_windows = (totals if workers is None else workers.sum(totals)).tolist()
+    return float(loss_sum / num_windows)

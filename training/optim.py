@@ -1,4 +1,4 @@
-"""AdamW and its parameter groups."""
+"""AdamW (arXiv:1711.05101) and its parameter groups. Knows no schedule and no files."""
 
 import torch
 from torch import nn
@@ -11,7 +11,11 @@ BETAS = (0.9, 0.95)
 def make_optimizer(
     model: nn.Module, learning_rate: float, weight_decay: float
 ) -> torch.optim.AdamW:
-    """Return AdamW; norm gains (vectors) are not decayed, since a gain is a scale, not a weight."""
+    """Return AdamW over what `model` trains; a tied head is there once, as the embedding.
+
+    Norm gains (vectors) are not decayed, since a gain is a scale, not a weight. Fused: one pass
+    over weights, gradients and moments, on a CPU and on a GPU.
+    """
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [
         {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": weight_decay},

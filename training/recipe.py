@@ -66,7 +66,7 @@ def check_recipe(recipe: Recipe) -> Recipe:
             problems.append(f"{stage.name!r} must be a unique name of small letters and digits.")
         problems += [f"Stage {stage.name}: {problem}" for problem in _stage_problems(stage)]
     if not problems:
-        problems += _replay_problems(recipe)
+        problems += _replay_problems(recipe) + _carry_problems(recipe)
     if recipe.stages and (recipe.start is None) != (recipe.stages[0].kind == "create"):
         problems.append("A recipe starts from a model, or its first stage creates one.")
     if problems:
@@ -111,6 +111,18 @@ def _replay_problems(recipe: Recipe) -> list[str]:
         elif isinstance(stage.settings, PretrainSettings):
             earlier.append(stage.name)
     return problems
+
+
+def _carry_problems(recipe: Recipe) -> list[str]:
+    """Return which stages should go on with moments that no stage before them leaves."""
+    before = [None, *recipe.stages]
+    return [
+        f"Stage {stage.name}: carry_optimizer needs a training stage right before it."
+        for stage, previous in zip(recipe.stages, before, strict=False)
+        if isinstance(stage.settings, PretrainSettings)
+        and stage.settings.carry_optimizer
+        and (previous is None or not isinstance(previous.settings, PretrainSettings))
+    ]
 
 
 def sources_of(recipe: Recipe, stage: Stage) -> tuple[Source, ...]:
@@ -199,8 +211,8 @@ def with_text(
 ) -> Recipe:
     """Return the recipe reading these files in one stage, or in every stage that reads text.
 
-    The files take the place of the stage's own text, by `weights` (none: equal shares); what it
-    reads again of earlier stages keeps its share.
+    The files take the place of the stage's own text: one mixture by `weights`, or without them
+    one source that reads them in turn. What is read again of earlier stages keeps its share.
     """
     readers = {s.name: s for s in recipe.stages if not isinstance(s.settings, ExpandSettings)}
     if stage_name is not None:
@@ -210,11 +222,12 @@ def with_text(
         if isinstance(stage.settings, ExpandSettings) or stage_name not in (None, stage.name):
             return stage
         replays = tuple(s for s in stage.settings.sources if s.kind == "replay")
-        own = sum(s.weight for s in stage.settings.sources if s.kind != "replay")
-        given = weights or (1.0,) * len(paths)
+        own = sum(s.weight for s in stage.settings.sources if s.kind != "replay") or 1.0
+        groups = [(path,) for path in paths] if weights else [paths]
+        given = weights or (1.0,)
         files = tuple(
-            Source(kind="files", paths=(path,), weight=own * weight / sum(given))
-            for path, weight in zip(paths, given, strict=True)
+            Source(kind="files", paths=group, weight=own * weight / sum(given))
+            for group, weight in zip(groups, given, strict=True)
         )
         return replace(stage, settings=replace(stage.settings, sources=(*files, *replays)))
 

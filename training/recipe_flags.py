@@ -34,7 +34,7 @@ def add_recipe_flags(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="STAGE=WEIGHT,WEIGHT",
-        help="shares of the texts given for a stage, in their order (default: equal)",
+        help="shares of the texts given for a stage, in their order (default: documents in turn)",
     )
     parser.add_argument(
         "--set",

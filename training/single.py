@@ -3,6 +3,7 @@
 import argparse
 import json
 import math
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -17,12 +18,15 @@ from stentor.hub import folder_of
 from stentor.knobs import from_arguments
 from stentor.loading import Checkpoint, open_checkpoint_folder, read_json
 from stentor.models import find_model
-from training.checkpoint import TRAINER_FILE, end_token_of, load_model, save_checkpoint
+from training.checkpoint import end_token_of, load_model, save_checkpoint
+from training.growth_report import describe, report_to_json, warnings_of
 from training.hardware import describe_machine
+from training.integrity import TRAINER_FILE
 from training.loop import validation_loss
+from training.network import TrainingNetwork
 from training.settings import WINDOW_TOKENS, ExpandSettings, Source
 from training.sources import read_documents
-from training.stages.expand import describe, grow, report_to_json
+from training.stages.expand import grow
 
 # As many windows as a small batch of training holds; a larger one is not faster on a CPU.
 VALIDATION_BATCH = 8
@@ -54,6 +58,8 @@ def expand_model(parsed: argparse.Namespace) -> int:
     model, report = grow(parent, settings, parsed.seed)
     values = report_to_json(report)
     save_checkpoint(parsed.output, model, parent.folder, {"growth": values})
+    for warning in warnings_of(report):
+        print(f"warning: {warning}", file=sys.stderr)
     print(json.dumps(values, indent=2) if parsed.json else describe(report))
     return 0
 
@@ -115,7 +121,9 @@ def validate(reference: str, files: tuple[str, ...], max_windows: int) -> Valida
         raise DataError(f"The text is shorter than a window of {WINDOW_TOKENS} tokens. Give more.")
     model = load_model(source)
     torch.nn.Module.to(model, describe_machine().device)
-    loss = validation_loss(model, torch.split(torch.tensor(rows), VALIDATION_BATCH))
+    loss = validation_loss(
+        TrainingNetwork(model), torch.split(torch.tensor(rows), VALIDATION_BATCH)
+    )
     num_tokens = len(rows) * (WINDOW_TOKENS - 1)
     bits_per_byte = loss * num_tokens / math.log(2) / num_bytes
     return Validation(

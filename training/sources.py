@@ -1,36 +1,69 @@
 """Where text comes from: generated, local files (.txt .jsonl .parquet, folders), Hub datasets.
 
-`read_documents` yields strings and knows nothing of tokens. Every error names the file and the row.
+`read_source` yields strings and knows nothing of tokens. Every error names the file and the row.
 """
 
 import json
 import random
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 
-import datasets
 import pyarrow
 import pyarrow.parquet
 
 from stentor.errors import DataError
 from training.generated_text import generate_documents
+from training.hub_text import read_hub, text_of
 from training.settings import Source
 
 # A .txt file is one document; a longer one is cut at a line end into documents of this size, small
-# enough that a single book has documents to hold out (one in 32, see data.py).
+# enough that a single book has documents to hold out (one in 32, see tokenise.py).
 TEXT_BLOCK_CHARACTERS = 20_000
+# A line is held in memory whole; no text that people wrote comes near this.
+MAX_LINE_BYTES = 1 << 28
 PARQUET_BATCH_ROWS = 256
 # Documents are shuffled inside a buffer of this many characters (about 64 MB of memory).
 SHUFFLE_CHARACTERS = 64_000_000
 
+Say = Callable[[str], None]
+
+
+def silent(_message: str) -> None:
+    """Say nothing."""
+
+
+def read_source(source: Source, seed: int, skip: int = 0, say: Say = silent) -> Iterator[str]:
+    """Yield a source's documents after the first `skip`, in an order that the seed decides.
+
+    Blank documents are among them, so that a position is a number of documents. Local files are
+    shuffled. A Hub dataset comes as it is, so that rows can be skipped where they are stored;
+    generated text has no order to lose, and no end.
+
+    Raises:
+        DataError: a file or a dataset that cannot be read.
+    """
+    if source.kind == "hub":
+        yield from map(_encodable, read_hub(source, skip))
+        return
+    documents = READERS[source.kind](source, seed, say)
+    if source.kind != "generated":
+        documents = map(_encodable, shuffled(documents, seed))
+    yield from islice(documents, skip, None)
+
 
 def read_documents(sources: tuple[Source, ...], seed: int) -> Iterator[str]:
-    """Yield non-empty documents, one source after the other in turn, in a seeded shuffled order.
+    """Yield the non-blank documents of several sources, one of each in turn.
 
     Raises:
         DataError: a file that cannot be read, or a source without any text.
     """
-    streams = [_stream(source, seed) for source in sources]
+    yield from in_turn([_non_blank(source, seed) for source in sources])
+
+
+def in_turn(streams: list[Iterator[str]]) -> Iterator[str]:
+    """Yield one document of each stream in turn, until all have ended."""
+    streams = list(streams)
     while streams:
         for stream in list(streams):
             document = next(stream, None)
@@ -40,10 +73,11 @@ def read_documents(sources: tuple[Source, ...], seed: int) -> Iterator[str]:
                 yield document
 
 
-def _stream(source: Source, seed: int) -> Iterator[str]:
-    documents = _non_empty(source, seed)
-    # Generated text has no order to lose, and no end: filling a buffer with it would take seconds.
-    return documents if source.kind == "generated" else shuffled(documents, seed)
+def holds_text(source: Source) -> bool:
+    """Tell whether a source of local files holds anything but white space; others always do."""
+    if source.kind != "files":
+        return True
+    return any(document.strip() for document in _read_files(source, 0, silent))
 
 
 def shuffled(
@@ -69,30 +103,54 @@ def shuffled(
     yield from buffer
 
 
-def _non_empty(source: Source, seed: int) -> Iterator[str]:
-    """Yield the documents that hold text; refuse a source that has none."""
+def no_text(source: Source) -> DataError:
+    """Return the refusal of a source that holds nothing but white space."""
+    return DataError(f"There is no text in {source.describe()}. Give a file that holds some.")
+
+
+def _encodable(document: str) -> str:
+    """Return text that has UTF-8: half of a surrogate pair, which JSON can spell, has none."""
+    if document.isascii():
+        return document
+    return document.encode("utf-8", errors="replace").decode("utf-8")
+
+
+def _non_blank(source: Source, seed: int) -> Iterator[str]:
     found = False
-    for document in READERS[source.kind](source, seed):
+    for document in read_source(source, seed):
         if document.strip():
             found = True
-            # JSON can spell half of a surrogate pair, which is no character and has no UTF-8.
-            yield document.encode("utf-8", errors="replace").decode("utf-8")
+            yield document
     if not found:
-        raise DataError(f"There is no text in {source.describe()}. Give a file that holds some.")
+        raise no_text(source)
 
 
-def _read_generated(source: Source, seed: int) -> Iterator[str]:
+def _read_generated(source: Source, seed: int, _say: Say) -> Iterator[str]:
     return generate_documents(source.name, seed)
 
 
-def _read_files(source: Source, _seed: int) -> Iterator[str]:
+def _read_files(source: Source, _seed: int, say: Say) -> Iterator[str]:
+    """Yield a document of each path in turn; a blank file among others is left out and said so.
+
+    In turn, so that a stage that needs little text gets it from all of them.
+    """
     if not source.paths:
         raise DataError(
             "This stage reads your own files and none were given. Upload text in the Training tab, "
             "or add --text STAGE=FILE (.txt, .jsonl, .parquet, or a folder of them)."
         )
-    for path in _expand(source.paths):
-        yield from FILE_READERS[path.suffix.lower()](path, source.column)
+    _expand(source.paths)  # one that is missing is told before anything is read
+    yield from in_turn([_read_path(path, source.column, say) for path in source.paths])
+
+
+def _read_path(given: str, column: str, say: Say) -> Iterator[str]:
+    for path in _expand((given,)):
+        is_blank = True
+        for document in FILE_READERS[path.suffix.lower()](path, column):
+            is_blank = is_blank and not document.strip()
+            yield document
+        if is_blank:
+            say(f"{path} holds no text and is left out.")
 
 
 def _expand(paths: tuple[str, ...]) -> list[Path]:
@@ -149,23 +207,23 @@ def _read_parquet(path: Path, column: str) -> Iterator[str]:
             for batch in table.iter_batches(batch_size=PARQUET_BATCH_ROWS, columns=[column]):
                 for value in batch.column(0).to_pylist():
                     row_number += 1
-                    yield _text_of(value, f"{path}, row {row_number}", column)
+                    yield text_of(value, f"{path}, row {row_number}", column)
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} is not a readable parquet file ({error}).") from error
 
 
-def _text_of(value: object, place: str, column: str) -> str:
-    """Return a column's text; an empty cell is empty text, a number is refused."""
-    if not isinstance(value, str | None):
-        raise DataError(f"{place}: {column!r} holds {type(value).__name__}, not text.")
-    return value or ""
-
-
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     """Yield numbered lines with their ends; bad UTF-8 is refused by line."""
+    number = 0
     try:
         with path.open("rb") as stream:
-            for number, line in enumerate(stream, start=1):
+            while line := stream.readline(MAX_LINE_BYTES + 1):
+                number += 1
+                if len(line) > MAX_LINE_BYTES:
+                    raise DataError(
+                        f"{path}, line {number}: longer than {MAX_LINE_BYTES >> 20} MB. "
+                        "Break it into lines."
+                    )
                 yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
     except UnicodeDecodeError as error:
         raise DataError(
@@ -175,30 +233,9 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
         raise DataError(f"{path} cannot be read ({error}).") from error
 
 
-def _read_hub(source: Source, _seed: int) -> Iterator[str]:
-    """Stream a Hub dataset; the network is only touched here."""
-    try:
-        rows = datasets.load_dataset(
-            source.name, source.subset, split="train", streaming=True, revision=source.revision
-        )
-        for number, row in enumerate(rows, start=1):
-            if source.column not in row:
-                raise DataError(
-                    f"{source.describe()}, row {number}: no column {source.column!r}; "
-                    f"it has: {', '.join(row)}."
-                )
-            yield _text_of(row[source.column], f"{source.describe()}, row {number}", source.column)
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        raise DataError(
-            f"The dataset {source.describe()} cannot be read ({error}). It needs the network; "
-            "give local files with --text instead."
-        ) from error
-
-
-READERS: dict[str, Callable[[Source, int], Iterator[str]]] = {
+READERS: dict[str, Callable[[Source, int, Say], Iterator[str]]] = {
     "generated": _read_generated,
     "files": _read_files,
-    "hub": _read_hub,
 }
 FILE_READERS: dict[str, Callable[[Path, str], Iterator[str]]] = {
     ".txt": _read_text,

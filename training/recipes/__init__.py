@@ -7,10 +7,12 @@ from training.recipe import Recipe, check_recipe
 from training.recipes.card import card
 from training.recipes.demo_pair import demo_pair
 from training.recipes.practice import practice
+from training.recipes.stentor_big_plus import stentor_big_plus
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "practice": practice,
     "card": card,
+    "stentor-big-plus": stentor_big_plus,
     "demo-pair": demo_pair,
 }
 

@@ -3,8 +3,18 @@
 from training.recipe import Recipe, Stage
 from training.settings import ExpandSettings, PretrainSettings, Source
 
-FINEWEB_EDU = Source(kind="hub", name="HuggingFaceFW/fineweb-edu", subset="sample-10BT")
-SCIPHI = Source(kind="hub", name="SciPhi/textbooks-are-all-you-need-lite", column="completion")
+FINEWEB_EDU = Source(
+    kind="hub",
+    name="HuggingFaceFW/fineweb-edu",
+    subset="sample-10BT",
+    revision="87f09149ef4734204d70ed1d046ddc9ca3f2b8f9",
+)
+SCIPHI = Source(
+    kind="hub",
+    name="SciPhi/textbooks-are-all-you-need-lite",
+    revision="1741312b4bbd4900917c4dbb5a83bb8c9758a6fa",
+    column="completion",
+)
 # Steps, tokens, batch sizes, rates, warm-up, decay and clipping of the stages are the card's; the
 # micro batch and the intervals, which it does not name, are ours.
 VALIDATE_EVERY = 250
@@ -48,8 +58,8 @@ def card() -> Recipe:
             "The card's steps and tokens do not agree: its steps are 1.75 billion tokens, it "
             "claims 2.33 billion. The budget decides which of the two counts.",
             "The narrative stage reads your own files: the author's collection is not published.",
-            "The author ran stages 2 and 3 on two RTX 4090; here the GPUs of the machine share each "
-            "batch, however many there are.",
+            "The author ran stages 2 and 3 on two RTX 4090; here all GPUs of the machine, one or "
+            "more, share each batch.",
         ),
     )
 

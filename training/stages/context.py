@@ -13,20 +13,40 @@ from transformers import __version__ as transformers_version
 from stentor import __version__
 from stentor.loading import read_json
 from stentor.runs import Run
-from training.checkpoint import TRAINER_FILE, checkpoint_name, save_checkpoint
+from training.checkpoint import checkpoint_name, save_checkpoint
+from training.integrity import TRAINER_FILE
 from training.recipe import Recipe, Stage
 from training.recorder import Recorder
 from training.settings import PretrainSettings
+from training.workers import Workers
 
 
 @dataclass(frozen=True)
 class StageContext:
-    """The run, its recipe, the recorder, and the device to compute on."""
+    """The run, its recipe, the recorder, and the workers that train together.
+
+    Every worker goes through every stage; only the main one writes into the run folder.
+    """
 
     run: Run
     recipe: Recipe
     recorder: Recorder
-    device: torch.device
+    workers: Workers
+
+    @property
+    def device(self) -> torch.device:
+        """Return where this worker computes."""
+        return self.workers.device
+
+    def final_folder(self, stage: Stage) -> Path:
+        """Return where a stage's final checkpoint is, or will be."""
+        return self.run.checkpoints_folder / checkpoint_name(stage.name, stage.total_steps())
+
+    def gives_its_moments_on(self, stage: Stage) -> bool:
+        """Tell whether the stage right after goes on with the optimizer's moments of this one."""
+        following = self.recipe.stages[self.recipe.stages.index(stage) + 1 :]
+        settings = following[0].settings if following else None
+        return isinstance(settings, PretrainSettings) and settings.carry_optimizer
 
     def tokens_before(self, stage: Stage) -> int:
         """Return the training tokens of all earlier stages; the chart's axis goes on from there."""
@@ -43,8 +63,8 @@ class StageContext:
         text = f"{self.recipe.seed}:{stage.name}".encode()
         return int.from_bytes(hashlib.blake2b(text, digest_size=4).digest(), "big")
 
-    def started(self, stage: Stage, step: int = 0) -> None:
-        """Announce the stage."""
+    def started(self, stage: Stage, step: int = 0, **facts: object) -> None:
+        """Announce the stage, with what is known of its training."""
         total = stage.total_steps()
         tokens = self.tokens_before(stage) + _tokens_of(stage, step)
         self.recorder.update(stage=stage.name, step=step, total_steps=total)
@@ -56,6 +76,7 @@ class StageContext:
             step=step,
             total_steps=total,
             tokens=tokens,
+            **facts,
         )
         self.recorder.say(f"Stage {stage.name}: {stage.title}")
 
@@ -65,12 +86,12 @@ class StageContext:
         model: LlamaForCausalLM,
         tokenizer_folder: Path,
         details: dict[str, Any],
+        optimizer: torch.optim.Optimizer | None = None,
     ) -> Path:
-        """Save the stage's final checkpoint and announce it."""
-        step = stage.total_steps()
-        folder = self.run.checkpoints_folder / checkpoint_name(stage.name, step)
-        details = {**self.provenance(stage, step), "is_final": True, **details}
-        save_checkpoint(folder, model, tokenizer_folder, details)
+        """Save the stage's final checkpoint and announce it; for the main worker."""
+        folder = self.final_folder(stage)
+        details = {**self.provenance(stage, stage.total_steps()), "is_final": True, **details}
+        save_checkpoint(folder, model, tokenizer_folder, details, optimizer)
         self.announce_finished(stage, folder)
         return folder
 

@@ -1,6 +1,5 @@
 """Stage `expand`: grow the model and measure what that did to its function."""
 
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -8,11 +7,17 @@ from tokenizers import Tokenizer
 from transformers import LlamaForCausalLM
 
 from stentor.errors import OptionError
-from stentor.loading import Checkpoint, open_checkpoint_folder, read_weights
+from stentor.loading import Checkpoint, LlamaShape, open_checkpoint_folder, read_weights
 from training.checkpoint import build_model, end_token_of
-from training.expansion import expand, grown_shape, is_exact
+from training.expansion import expand, grown_shape, plan_growth
 from training.generated_text import FLAVOURS, generate_documents
-from training.growth_report import GrowthReport, measure_growth
+from training.growth_report import (
+    GrowthReport,
+    describe,
+    measure_growth,
+    report_to_json,
+    warnings_of,
+)
 from training.recipe import Stage
 from training.settings import WINDOW_TOKENS, ExpandSettings
 from training.stages.context import StageContext
@@ -29,6 +34,8 @@ def expand_stage(stage: Stage, context: StageContext, previous: Path | None) -> 
     values = report_to_json(report)
     context.recorder.event("growth", stage=stage.name, **values)
     context.recorder.say(describe(report))
+    for warning in warnings_of(report):
+        context.recorder.warn(warning)
     return context.finish(stage, model, parent.folder, {"growth": values})
 
 
@@ -41,59 +48,59 @@ def grow(
         TrainingError: the target is not possible, or an exact strategy was not exact.
         OptionError: heads do not divide the width.
     """
+    source = parent.shape
+    target = _target_of(source, settings)
+    plan = plan_growth(
+        source,
+        target,
+        width=settings.width,
+        depth=settings.depth,
+        seed=seed,
+        symmetry_break=settings.symmetry_break,
+    )
+    weights = read_weights(parent)
+    end_token = end_token_of(parent)
+    before = build_model(source, weights, end_token)
+    weights, target = expand(
+        weights,
+        source,
+        target,
+        width=settings.width,
+        depth=settings.depth,
+        seed=seed,
+        symmetry_break=settings.symmetry_break,
+    )
+    after = build_model(target, weights, end_token)
+    windows = probe_windows(parent.tokenizer, end_token, source.context_length)
+    return after, measure_growth(before, after, windows, plan)
+
+
+def _target_of(source: LlamaShape, settings: ExpandSettings) -> LlamaShape:
     if settings.hidden_size % settings.num_heads:
         raise OptionError(
             f"Hidden size {settings.hidden_size} is no multiple of {settings.num_heads} heads."
         )
-    weights = read_weights(parent)
-    target = grown_shape(
-        parent.shape,
+    return grown_shape(
+        source,
         settings.hidden_size,
         settings.intermediate_size,
         settings.num_layers,
         settings.num_heads,
+        settings.vocab_size,
     )
-    grown, shape = expand(
-        weights, parent.shape, target, width=settings.width, depth=settings.depth, seed=seed
-    )
-    end_token = end_token_of(parent)
-    before = build_model(parent.shape, weights, end_token)
-    after = build_model(shape, grown, end_token)
-    report = measure_growth(
-        before,
-        after,
-        probe_windows(parent.tokenizer, end_token),
-        width=settings.width,
-        depth=settings.depth,
-        claims_exact=is_exact(settings.width, settings.depth),
-        seed=seed,
-    )
-    return after, report
 
 
-def probe_windows(tokenizer: Tokenizer, end_token: int) -> torch.Tensor:
-    """Return a few (windows, 512) of generated text: the same probe for every parent."""
+def probe_windows(
+    tokenizer: Tokenizer, end_token: int, length: int = WINDOW_TOKENS
+) -> torch.Tensor:
+    """Return a few windows of generated text, (windows, at most 512): the same for every parent."""
+    length = min(length, WINDOW_TOKENS)
     windows = []
     for flavour in FLAVOURS:
         ids: list[int] = []
         for document in generate_documents(flavour):
             ids += [*tokenizer.encode(document, add_special_tokens=False).ids, end_token]
-            if len(ids) >= WINDOW_TOKENS:
+            if len(ids) >= length:
                 break
-        windows.append(ids[:WINDOW_TOKENS])
+        windows.append(ids[:length])
     return torch.tensor(windows)
-
-
-def report_to_json(report: GrowthReport) -> dict[str, object]:
-    """Return the report with its verdict."""
-    return {**asdict(report), "is_exact": report.is_exact}
-
-
-def describe(report: GrowthReport) -> str:
-    """Return the report in one line."""
-    return (
-        f"{report.width} + {report.depth}: {report.parameters_before:,} -> "
-        f"{report.parameters_after:,} parameters; max |delta logit| "
-        f"{report.max_logit_difference:.2e} of {report.max_logit:.2f}; loss on generated text "
-        f"{report.loss_before:.4f} -> {report.loss_after:.4f} nats"
-    )

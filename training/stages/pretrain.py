@@ -1,219 +1,222 @@
-"""Stage `pretrain`: text to windows, windows to steps, steps to checkpoints."""
+"""Stage `pretrain`: text to windows, windows to steps, steps to checkpoints.
 
-from dataclasses import asdict
+This part gets everything ready: what to go on from, the data, the network, the optimizer and the
+random states. The steps themselves are in pretraining.py.
+"""
+
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import nn
 from transformers import LlamaForCausalLM
 
 from stentor.loading import Checkpoint, open_checkpoint_folder
-from training.checkpoint import (
-    checkpoint_name,
-    end_token_of,
-    load_model,
-    newest_sound_checkpoint,
-    prune_checkpoints,
-    restore_optimizer,
-    save_checkpoint,
-)
-from training.data import PackedWindows, prepare_windows
-from training.loop import StepReport, train_steps, validation_loss
+from training.checkpoint import end_token_of, load_model
+from training.compiled import compile_network
+from training.data import prepare_stage_data
+from training.flops import training_flops_per_token
+from training.memory import MemoryPrediction, predict_memory
+from training.memory_check import tell_prediction
+from training.network import TrainingNetwork, resolve_precision
 from training.optim import make_optimizer
-from training.recipe import Stage
-from training.settings import PretrainSettings
-from training.sources import read_documents
+from training.recipe import Stage, sources_of
+from training.retention import Resumed, newest_sound_checkpoint
+from training.settings import WINDOW_TOKENS, PretrainSettings
+from training.stage_data import StageData, open_stage_data
 from training.stages.context import StageContext
-
-SAMPLE_PROMPT = "One morning the"
-SAMPLE_TOKENS = 40
+from training.stages.pretraining import Pretraining
+from training.trainer_state import restore_optimizer, restore_random_states, seed_generators
 
 
 def pretrain(stage: Stage, context: StageContext, previous: Path | None) -> Path | None:
     """Train from the newest sound checkpoint of this stage, else from `previous`."""
+    assert previous is not None
+    start = _find_start(stage, context, previous)
+    precision = resolve_precision(start.settings.precision, context.device)
+    _announce(start, context, precision)
+    prediction = predict_memory(
+        start.parent.shape, start.settings, context.device, context.workers.num_workers
+    )
+    tell_prediction(context.recorder, stage.name, prediction, context.device)
+    data = _stage_data(start, context)
+    if data is None:
+        context.recorder.say("Stopped while the text was prepared; what is finished of it is kept.")
+        return None
+    return _ready(start, context, data, precision, prediction).run()
+
+
+@dataclass(frozen=True)
+class _Start:
+    """What a stage starts from. `previous` is its input, which stays; `parent` may be pruned."""
+
+    stage: Stage
+    settings: PretrainSettings
+    previous: Path
+    resumed: Resumed | None
+    parent: Checkpoint
+
+    @property
+    def step(self) -> int:
+        return self.resumed.step if self.resumed else 0
+
+
+def _find_start(stage: Stage, context: StageContext, previous: Path) -> _Start:
+    """Return the newest sound checkpoint of the stage, or its input; warn of damaged ones."""
     settings = stage.settings
     assert isinstance(settings, PretrainSettings)
-    assert previous is not None
     resumed, problems = newest_sound_checkpoint(context.run, stage.name)
     for problem in problems:
         context.recorder.warn(problem)
-    first_step = resumed.step if resumed else 0
-    context.started(stage, first_step)
-    parent = open_checkpoint_folder(resumed.folder if resumed else previous)
-    windows = _windows(stage, settings, context, parent)
-    model = load_model(parent)
-    torch.nn.Module.to(model, context.device)
-    if settings.gradient_checkpointing:
-        model.activation_checkpointing_enable()
-    optimizer = make_optimizer(model, settings.learning_rate, settings.weight_decay)
-    if resumed:
-        restore_optimizer(resumed.folder, model, optimizer)
-        message = f"Resumed from {resumed.folder.name}."
-        context.recorder.event("resumed", stage=stage.name, step=first_step, message=message)
-        context.recorder.say(message)
-    # The tokenizer comes from the stage's input, which stays; `parent` may be pruned meanwhile.
-    return _Pretraining(stage, settings, context, parent, previous, windows, model, optimizer).run(
-        first_step
+    folder = resumed.folder if resumed else previous
+    if folder.parent == context.run.checkpoints_folder:  # not the recipe's start model
+        context.recorder.update(checkpoint=folder.name)
+    return _Start(stage, settings, previous, resumed, open_checkpoint_folder(folder))
+
+
+def _announce(start: _Start, context: StageContext, precision: str) -> None:
+    """Tell that the stage starts, with what readers need to judge its numbers."""
+    context.started(
+        start.stage,
+        start.step,
+        flops_per_token=training_flops_per_token(start.parent.shape, WINDOW_TOKENS),
+        parameters=start.parent.num_parameters,
+        precision=precision,
+        num_workers=context.workers.num_workers,
+        tokens_per_step=start.settings.tokens_per_step(),
+        schedule=start.settings.describe_schedule(),
     )
 
 
-def _windows(
-    stage: Stage, settings: PretrainSettings, context: StageContext, parent: Checkpoint
-) -> PackedWindows:
-    """Return the stage's windows and warn when it goes through them more than once."""
-    seed = context.seed_of(stage)
-    windows = prepare_windows(
-        read_documents(settings.sources, seed),
-        parent.tokenizer,
-        end_token_of(parent),
-        settings,
-        context.run.data_folder / stage.name,
-        seed,
+class _StopPreparing(Exception):  # noqa: N818 - a wish, not an error
+    """A stop was asked for while the main worker prepares text."""
+
+
+def _stage_data(start: _Start, context: StageContext) -> StageData | None:
+    """Return the stage's windows: the main worker prepares them while the others wait.
+
+    None when a stop was asked for before they were ready.
+
+    Raises:
+        DataError: no text, or not the text that the resumed checkpoint was trained on.
+        DiskError: no room for the windows.
+    """
+    stage = start.stage
+    folder, seed = context.run.data_folder / stage.name, context.seed_of(stage)
+    is_ready = not context.workers.is_main or _prepare(start, context, folder, seed)
+    if context.workers.any(not is_ready):
+        return None
+    data = open_stage_data(folder, seed)
+    if start.resumed and "data" in start.resumed.details:
+        position = start.resumed.details["data"]
+        data.check_position(position, start.step, start.settings.batch_size)
+    _tell_data(stage, context, data)
+    return data
+
+
+def _prepare(start: _Start, context: StageContext, folder: Path, seed: int) -> bool:
+    """Write the stage's windows; tell whether that came to its end."""
+    recorder = context.recorder
+
+    def say(message: str) -> None:
+        recorder.say(message)
+        if recorder.stop_requested():
+            raise _StopPreparing
+
+    try:
+        prepare_stage_data(
+            sources_of(context.recipe, start.stage),
+            start.parent.tokenizer,
+            end_token_of(start.parent),
+            start.settings,
+            folder,
+            seed,
+            say,
+        )
+    except _StopPreparing:
+        return False
+    return True
+
+
+def _tell_data(stage: Stage, context: StageContext, data: StageData) -> None:
+    """Record what the stage reads, and warn when it reads any text more than once."""
+    held_out = {part.label: len(part.windows) for part in data.held_out}
+    context.recorder.event(
+        "data",
+        stage=stage.name,
+        training_windows=data.num_training_windows,
+        held_out_windows=held_out,
+        held_out_by=data.held_out_by,
+        epochs=data.epochs,
     )
-    epochs = settings.total_steps() * settings.batch_size / len(windows.training)
-    held_out = {
+    apart = {
         "documents": "from documents that no stage trains on",
         "windows": "the last of this stage's text, too short to hold whole documents out",
     }
     context.recorder.say(
-        f"{len(windows.training):,} training and {len(windows.held_out)} held-out windows "
-        f"({held_out[windows.held_out_by]}); {epochs:.2f} epochs"
+        f"{data.num_training_windows:,} training and {sum(held_out.values())} held-out windows "
+        f"({apart.get(data.held_out_by, data.held_out_by)}); {data.epochs:.2f} epochs"
     )
-    if epochs > 1.001:
+    if data.epochs > 1.001:
         context.recorder.warn(
-            f"Stage {stage.name} reads its text {epochs:.1f} times; more text would be better."
+            f"Stage {stage.name} reads its text {data.epochs:.1f} times; more text would be better."
         )
-    return windows
 
 
-class _Pretraining:
-    """The loop of one stage around its model: validate, save, record, stop."""
-
-    def __init__(
-        self,
-        stage: Stage,
-        settings: PretrainSettings,
-        context: StageContext,
-        parent: Checkpoint,
-        tokenizer_folder: Path,
-        windows: PackedWindows,
-        model: LlamaForCausalLM,
-        optimizer: torch.optim.Optimizer,
-    ) -> None:
-        self.stage = stage
-        self.settings = settings
-        self.context = context
-        self.parent = parent
-        self.tokenizer_folder = tokenizer_folder
-        self.windows = windows
-        self.model = model
-        self.optimizer = optimizer
-        self.tokens_before = context.tokens_before(stage)
-        self.validation_loss: float | None = None
-
-    def run(self, first_step: int) -> Path | None:
-        """Train to the end of the stage; None when a stop was asked for and the state is saved."""
-        recorder = self.context.recorder
-        if first_step == 0:
-            self._validate(0)
-        steps = train_steps(
-            self.model,
-            self.optimizer,
-            lambda step: self.windows.batch_of_step(step, self.settings.batch_size),
-            self.settings,
-            first_step,
-        )
-        total_steps = self.settings.total_steps()
-        loss = None
-        for report in steps:
-            loss = report.loss
-            self._record(report)
-            if not report.is_finite:
-                continue  # the loop raises now; nothing of this step may be saved
-            is_last = report.step == total_steps
-            if is_last or report.step % self.settings.validate_every == 0:
-                self._validate(report.step)
-            if is_last:
-                break
-            if recorder.stop_requested():
-                self._save(report.step)
-                recorder.say(f"Stopped at step {report.step} of {total_steps}.")
-                return None
-            if report.step % self.settings.checkpoint_every == 0:
-                self._save(report.step)
-        return self._finish(loss)
-
-    def _record(self, report: StepReport) -> None:
-        tokens = self.tokens_before + report.step * self.settings.tokens_per_step()
-        recorder = self.context.recorder
-        recorder.event("metrics", stage=self.stage.name, tokens=tokens, **asdict(report))
-        recorder.say(
-            f"{self.stage.name} {report.step}/{self.settings.total_steps()} "
-            f"loss {report.loss:.4f} lr {report.learning_rate:.2e} "
-            f"norm {report.gradient_norm:.2f} {report.tokens_per_second:,.0f} tokens/s"
-        )
-        recorder.progress(report.step)
-
-    def _validate(self, step: int) -> None:
-        batches = self.windows.validation_batches(self.settings.micro_batch_size)
-        self.validation_loss = validation_loss(self.model, batches)
-        tokens = self.tokens_before + step * self.settings.tokens_per_step()
-        recorder = self.context.recorder
-        recorder.event(
-            "validation",
-            stage=self.stage.name,
-            step=step,
-            tokens=tokens,
-            loss=self.validation_loss,
-        )
-        recorder.say(f"{self.stage.name} step {step}: validation loss {self.validation_loss:.4f}")
-
-    def _save(self, step: int) -> None:
-        context = self.context
-        folder = context.run.checkpoints_folder / checkpoint_name(self.stage.name, step)
-        details = {**context.provenance(self.stage, step), "is_final": False}
-        save_checkpoint(folder, self.model, self.tokenizer_folder, details, self.optimizer)
-        prune_checkpoints(context.run, self.stage.name)
-        context.recorder.event(
-            "checkpoint",
-            stage=self.stage.name,
-            step=step,
-            tokens=details["tokens"],
-            name=folder.name,
-        )
-        context.recorder.update(checkpoint=folder.name, step=step)
-
-    def _finish(self, loss: float | None) -> Path:
-        text = sample_text(self.model, self.parent, self.context.recipe.seed)
-        self.context.recorder.event(
-            "sample",
-            stage=self.stage.name,
-            step=self.settings.total_steps(),
-            prompt=SAMPLE_PROMPT,
-            text=text,
-        )
-        details = {"loss": loss, "validation_loss": self.validation_loss}
-        folder = self.context.finish(self.stage, self.model, self.tokenizer_folder, details)
-        prune_checkpoints(self.context.run, self.stage.name)
-        return folder
+def _ready(
+    start: _Start,
+    context: StageContext,
+    data: StageData,
+    precision: str,
+    prediction: MemoryPrediction,
+) -> Pretraining:
+    """Build model, optimizer and network, in the state in which the stage was left."""
+    settings = start.settings
+    model = load_model(start.parent)
+    nn.Module.to(model, context.device)
+    optimizer = make_optimizer(model, settings.learning_rate, settings.weight_decay)
+    _restore(start, context, model, optimizer)
+    network = TrainingNetwork(
+        model, precision=precision, gradient_checkpointing=settings.gradient_checkpointing
+    )
+    if settings.torch_compile:
+        problem = compile_network(network, context.device)
+        if problem:
+            context.recorder.warn(problem)
+    return Pretraining(
+        stage=start.stage,
+        settings=settings,
+        context=context,
+        parent=start.parent,
+        tokenizer_folder=start.previous,
+        first_step=start.step,
+        data=data,
+        model=model,
+        network=context.workers.prepare(network),
+        optimizer=optimizer,
+        prediction=prediction,
+    )
 
 
-def sample_text(model: LlamaForCausalLM, parent: Checkpoint, seed: int) -> str:
-    """Return a short continuation of SAMPLE_PROMPT, sampled with its own random state."""
-    ids = parent.tokenizer.encode(SAMPLE_PROMPT, add_special_tokens=False).ids
-    inputs = torch.tensor([ids], device=model.device)
-    was_training = model.training
-    model.train(False)  # in training mode, activation checkpointing would drop the cache
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        output = model.generate(  # type: ignore[misc]
-            inputs,
-            attention_mask=torch.ones_like(inputs),
-            max_new_tokens=SAMPLE_TOKENS,
-            do_sample=True,
-            temperature=0.5,
-            top_p=0.9,
-            pad_token_id=end_token_of(parent),
-        )
-    model.train(was_training)
-    text: str = parent.tokenizer.decode(output[0, len(ids) :].tolist())
-    return text
+def _restore(
+    start: _Start,
+    context: StageContext,
+    model: LlamaForCausalLM,
+    optimizer: torch.optim.Optimizer,
+) -> None:
+    """Put the optimizer and every random generator into the state that the stage goes on with.
+
+    A stage that begins seeds the generators itself, so that none depends on the stage before.
+    """
+    recorder, stage = context.recorder, start.stage
+    if start.resumed:
+        restore_optimizer(start.resumed.folder, model, optimizer)
+        restore_random_states(start.resumed.folder, context.device)
+        message = f"Resumed from {start.resumed.folder.name}."
+        recorder.event("resumed", stage=stage.name, step=start.step, message=message)
+        recorder.say(message)
+        return
+    seed_generators(context.seed_of(stage))
+    if start.settings.carry_optimizer:
+        restore_optimizer(start.previous, model, optimizer)
+        recorder.say(f"The optimizer goes on with the moments of {start.previous.name}.")

@@ -1,20 +1,29 @@
-"""`@compiled`: Numba's compiler as this engine uses it, and where it keeps what it compiled.
+"""`@compiled`: Numba's compiler as this project uses it, and where it keeps what it compiled.
 
 Compiled code is kept per processor and per content of these sources: Numba itself notices a change
-of the file of an entry function, not of the functions that it calls.
+of the file of an entry function, not of the functions that it calls. Kernels of another folder,
+which may call those of this one, name it as `sources`.
 """
 
 import hashlib
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numba
 
 from stentor.home import kernels_folder
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+Result = TypeVar("Result")
+
+
+class Callback(Protocol):
+    """A compiled function that C can call."""
+
+    address: int
+
 
 # Sums may be split over the lanes of a register. The order is fixed when a function is compiled, so
 # equal inputs give equal bits.
@@ -33,15 +42,39 @@ def compiled(fastmath: frozenset[str] = REORDER) -> Callable[[Function], Functio
 
 def compiled_entry(function: Function) -> Function:
     """Compile a function that Python calls, and keep the machine code for the next start."""
-    folder, config = _folder(), numba.config
+    return _kept(lambda cache: _compile(function, REORDER, cache=cache), None)
+
+
+def compiled_callback(
+    function: Callable[..., Any],
+    signature: Any,  # noqa: ANN401 - of Numba's types
+    sources: Path,
+) -> Callback:
+    """Compile, at once, a function that C calls, and keep the machine code; see compiled_entry.
+
+    The result's `address` is the machine code's for as long as the result lives.
+    """
+
+    def compile_it(cache: bool) -> Callback:
+        result: Callback = numba.cfunc(
+            signature, nopython=True, error_model="numpy", cache=cache, fastmath=set(REORDER)
+        )(function)
+        return result
+
+    return _kept(compile_it, sources)
+
+
+def _kept(compile_it: Callable[[bool], Result], sources: Path | None) -> Result:
+    """Compile with the folder for these sources as the place that keeps the code."""
+    folder, config = _folder(sources), numba.config
     earlier = config.CACHE_DIR, config.CACHE_LOCATOR_CLASSES
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # There or nowhere: beside the sources nothing tells old kernels from new ones.
         config.CACHE_DIR, config.CACHE_LOCATOR_CLASSES = str(folder), "UserProvidedCacheLocator"
-        return _compile(function, REORDER, cache=True)
+        return compile_it(True)
     except (OSError, RuntimeError):  # nowhere to write: compile anew at each start
-        return _compile(function, REORDER)
+        return compile_it(False)
     finally:
         config.CACHE_DIR, config.CACHE_LOCATOR_CLASSES = earlier
 
@@ -54,20 +87,21 @@ def _compile(function: Function, fastmath: frozenset[str], *, cache: bool = Fals
     return result
 
 
-def is_kept() -> bool:
+def is_kept(sources: Path | None = None) -> bool:
     """Tell whether an earlier start left compiled code for this version of the sources."""
-    return any(_folder().rglob("*.nbc"))
+    return any(_folder(sources).rglob("*.nbc"))
 
 
-def forget() -> None:
+def forget(sources: Path | None = None) -> None:
     """Delete what earlier starts left: a damaged file would end every start."""
     with suppress(OSError):
-        for file in _folder().rglob("*.nb?"):  # Numba does not make the folders a second time
+        for file in _folder(sources).rglob("*.nb?"):  # Numba makes the folders only once
             file.unlink()
 
 
-def _folder() -> Path:
+def _folder(sources: Path | None) -> Path:
     digest = hashlib.blake2b(numba.__version__.encode(), digest_size=8)
-    for file in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(file.read_bytes())
+    for folder in (Path(__file__).parent, *([sources] if sources else [])):
+        for file in sorted(folder.glob("*.py")):
+            digest.update(file.read_bytes())
     return kernels_folder() / digest.hexdigest()
