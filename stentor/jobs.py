@@ -150,11 +150,18 @@ def _spawn(run: Run, command: list[str]) -> None:
 
 @contextmanager
 def _start_lock() -> Iterator[None]:
-    """Let one process at a time decide to start a run; the kernel frees a dead holder's lock."""
-    home().mkdir(parents=True, exist_ok=True)
-    with (home() / "start.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+    """Let one process at a time decide to start a run; the kernel frees a dead holder's lock.
+
+    Raises:
+        RunError: what the block, or the lock itself, wants to write has no room or no permission.
+    """
+    try:
+        home().mkdir(parents=True, exist_ok=True)
+        with (home() / "start.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+    except OSError as error:
+        raise RunError(f"The run's files cannot be written ({error}).") from error
 
 
 def ask_to_stop(run: Run) -> None:

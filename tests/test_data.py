@@ -239,6 +239,16 @@ def test_a_corpus_of_a_token_is_refused(stage: Stage, tmp_path: Path, text: str)
     assert not (stage.folder / "manifest.json").exists()
 
 
+def test_a_text_that_was_too_short_may_grow(stage: Stage, tmp_path: Path) -> None:
+    """One window of it was on disk: a resumed run called the text empty, whatever was added."""
+    source = written(tmp_path / "a.jsonl", ["a"] * 300)
+    message = stage.refusal(source)
+    assert "is shorter than two windows" in message
+    assert stage.refusal(source) == message
+    written(tmp_path / "a.jsonl", texts(300))
+    assert stage.prepare(source).num_training_windows == 10
+
+
 def test_a_corpus_of_one_token_over_and_over_is_text(stage: Stage, tmp_path: Path) -> None:
     data = stage.prepare(written(tmp_path / "a.jsonl", ["a"] * 20_000))
     assert set(data.batch_of_step(0, 2).flatten().tolist()) == {

@@ -17,7 +17,7 @@ from tokenizers import (
 )
 
 from training import encoding
-from training.encoding import DocumentEncoder, piece_cutter
+from training.encoding import DocumentEncoder, piece_cutter, token_dtype
 from training.generated_text import generate_documents
 
 END = 0
@@ -157,6 +157,19 @@ def test_limits_in_the_file_do_not_cut_documents_short() -> None:
     tokenizer.enable_truncation(8)
     tokenizer.enable_padding(length=1000)
     assert encoded(tokenizer, [text]) == [whole]
+
+
+def test_tokens_take_four_bytes_where_the_largest_needs_them() -> None:
+    """Ids with gaps once ended in an OverflowError: only their number was looked at."""
+    description = json.loads(byte_level().to_str())
+    vocabulary = description["model"]["vocab"]
+    vocabulary[max(vocabulary, key=vocabulary.__getitem__)] = (1 << 16) - 1
+    largest = Tokenizer.from_str(json.dumps(description))
+    assert token_dtype(largest, END) == np.uint16
+    assert token_dtype(largest, 1 << 16) == np.uint32
+    assert DocumentEncoder(largest, 1 << 16).encode(["a"])[0][-1] == 1 << 16
+    vocabulary[max(vocabulary, key=vocabulary.__getitem__)] = 1 << 16
+    assert token_dtype(Tokenizer.from_str(json.dumps(description)), END) == np.uint32
 
 
 def test_blank_documents_have_no_tokens_and_keep_their_place() -> None:

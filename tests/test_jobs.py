@@ -172,6 +172,17 @@ def test_a_command_that_does_not_exist_fails_with_a_message(
     assert jobs.active_run() is None
 
 
+def test_a_disk_that_takes_nothing_is_a_message(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk once showed the page, and the terminal, a traceback."""
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("STENTOR_HOME", str(tmp_path / "file" / "home"))
+    for begin in (jobs.start, jobs.claim):
+        with pytest.raises(RunError, match="The run's files cannot be written"):
+            begin(run)
+
+
 def test_an_asked_stop_is_a_file(run: Run) -> None:
     jobs.ask_to_stop(run)
     jobs.ask_to_stop(run)

@@ -159,6 +159,24 @@ def test_an_absurd_rate_leaves_the_last_sound_checkpoint(tiny_model_folder: Path
     assert list_checkpoints(run)[-1].name == halted["checkpoint"]
 
 
+def test_weights_that_the_last_step_spoiled_are_no_finished_stage(
+    tiny_model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next stage began with them, diverged at once, and no resume could ever mend it."""
+    rates = {3: math.inf}  # no setting allows it; it stands for an update that overflows
+    monkeypatch.setattr("training.loop.learning_rate_factor", lambda step, _: rates.get(step, 1.0))
+    run = create(recipe_of(tiny_model_folder, QUICK, QUICK))
+    assert execute(run) == 2
+    status = current_status(run)
+    assert str(status.error).startswith("Validation loss nan after step 4: this step has spoiled ")
+    assert "Checkpoint a-000002 is kept; resume goes on from it." in str(status.error)
+    assert (status.stage, status.finished_stages) == ("a", ())
+    (halted,) = events_of(run, "halted")
+    assert halted["step"] == 4 and len(halted["windows"]) == 2
+    monkeypatch.undo()
+    assert execute(run) == 0, "with a bearable rate it goes on"
+
+
 def test_a_stop_while_text_is_prepared_ends_the_run_at_once(
     tiny_model_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

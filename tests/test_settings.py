@@ -39,3 +39,12 @@ def test_a_recipe_written_before_an_option_existed_still_loads() -> None:
     stage = {"name": "general", "kind": "pretrain", "title": "General", "settings": {}}
     old = {"name": "old", "title": "", "purpose": "", "start": "demo-base", "stages": [stage]}
     assert recipe_from_json(old).stages[0].settings == PretrainSettings()
+
+
+def test_many_files_are_counted_and_a_folder_keeps_its_name() -> None:
+    """A thousand names stood in every message of a stage, and `books/` was `your own files`."""
+    files = tuple(f"/texts/{number}.txt" for number in range(1200))
+    assert Source(kind="files", paths=files[:4]).describe() == "0.txt, 1.txt, 2.txt, 3.txt"
+    assert Source(kind="files", paths=files).describe().endswith("2.txt, 3.txt, 1,196 more")
+    assert Source(kind="files", paths=("/texts/books/",)).describe() == "books"
+    assert Source(kind="files").describe() == "your own files"

@@ -50,7 +50,7 @@ class Preparation:
         self.folder = folder
         self.tokenizer = tokenizer
         self.documents = documents
-        self.order = Order("me", "a text", token_dtype(tokenizer), END, training, 3)
+        self.order = Order("me", "a text", token_dtype(tokenizer, END), END, training, 3)
         self.num_read = 0
         self.said: list[str] = []
 
@@ -180,7 +180,7 @@ def test_another_order_is_prepared_anew(tokenizer: Tokenizer, tmp_path: Path) ->
     first = Preparation(tmp_path, tokenizer, texts(250))
     first.run()
     other = Preparation(tmp_path, tokenizer, texts(250, "other"))
-    other.order = Order("other", "another text", token_dtype(tokenizer), END, 30, 3)
+    other.order = Order("other", "another text", token_dtype(tokenizer, END), END, 30, 3)
     assert is_finished(tmp_path, first.order) and not is_finished(tmp_path, other.order)
     assert whole(other.run()) != whole(first.run())
 

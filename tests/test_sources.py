@@ -1,9 +1,11 @@
 """Where text comes from: every kind of file, and every way in which one is broken."""
 
 import json
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
+import psutil
 import pyarrow
 import pyarrow.parquet
 import pytest
@@ -245,3 +247,28 @@ def test_files_of_one_source_are_read_in_turn(tmp_path: Path) -> None:
     streams = [iter(["a0", "a1", "a2"]), iter(["b0"])]
     assert list(in_turn(streams)) == ["a0", "b0", "a1", "a2"]
     assert sorted(read_source(source, seed=0)) == ["a0", "a1", "a2", "b0"]
+
+
+def test_a_thousand_files_are_not_open_at_once(tmp_path: Path) -> None:
+    """Each of them was held open until the last one came to its end."""
+    for number in range(200):
+        (tmp_path / f"{number}.txt").write_text("A line of text.\n" * 3000)
+    source = Source(kind="files", paths=tuple(str(path) for path in tmp_path.iterdir()))
+    process = psutil.Process()
+    most = 0
+    for _ in sources._read_files(source, 0, sources.silent):
+        most = max(most, len(process.open_files()))
+    assert 1 < most < 100
+
+
+def test_many_short_documents_fill_the_buffer_of_a_shuffle_too() -> None:
+    """Millions of lines of a word took gigabytes: an object is larger than its text."""
+    read: list[str] = []
+
+    def endless() -> Iterator[str]:
+        while True:
+            read.append("a")
+            yield "a"
+
+    next(shuffled(endless(), 0, buffer_characters=1000))
+    assert len(read) < 20

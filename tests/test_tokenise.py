@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -56,7 +56,7 @@ def test_other_processes_give_what_this_one_gives(
 def test_a_short_text_starts_no_process(
     tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "ProcessPoolExecutor", None)
+    monkeypatch.setattr(module, "_Worker", None)
     assert len(list(tokenise(iter(["a"] * 10), tokenizer, END, num_workers=8))) == 1
 
 
@@ -123,7 +123,7 @@ def test_a_worker_that_is_killed_is_a_message(
             next(groups)
 
 
-KILLED = """
+TOKENISING = """
 import signal
 import sys
 from tokenizers import Tokenizer
@@ -138,30 +138,61 @@ if __name__ == "__main__":
 """
 
 
-def test_workers_end_with_the_process_that_was_killed(
-    tiny_model_folder: Path, tmp_path: Path
-) -> None:
-    script = tmp_path / "killed.py"
-    script.write_text(KILLED)
-    process = subprocess.Popen(
+@pytest.fixture
+def tokenising(tiny_model_folder: Path, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """Start a process that says `group` for each group, the second one by its workers."""
+    script = tmp_path / "tokenising.py"
+    script.write_text(TOKENISING)
+    with subprocess.Popen(
         [sys.executable, str(script), str(tiny_model_folder / "tokenizer.json")],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-    )
-    assert process.stdout is not None
-    for _ in range(4):
-        assert process.stdout.readline() == "group\n"
-    workers = workers_of(process.pid)
-    assert len(workers) == 2
-    os.killpg(process.pid, signal.SIGINT)  # a Ctrl-C, which the run may answer in its own time
-    assert process.stdout.readline() == "group\n"
-    assert all(worker.is_running() for worker in workers)
-    process.kill()
-    process.wait()
-    process.stdout.close()
+    ) as process:
+        yield process
+        process.kill()
+
+
+def wait_until(is_so: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 20
-    while any(worker.is_running() for worker in workers):
+    while not is_so():
         assert time.monotonic() < deadline
-        time.sleep(0.02)
+        time.sleep(0.002)
+
+
+def next_line(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline()
+
+
+def test_workers_end_with_the_process_that_was_killed(tokenising: subprocess.Popen[str]) -> None:
+    for _ in range(4):
+        assert next_line(tokenising) == "group\n"
+    workers = workers_of(tokenising.pid)
+    assert len(workers) == 2
+    os.killpg(tokenising.pid, signal.SIGINT)  # a Ctrl-C, which the run may answer in its own time
+    assert next_line(tokenising) == "group\n"
+    assert all(worker.is_running() for worker in workers)
+    tokenising.kill()
+    tokenising.wait()
+    wait_until(lambda: not any(worker.is_running() for worker in workers))
+
+
+def test_a_stop_while_workers_start_is_left_to_the_run(tokenising: subprocess.Popen[str]) -> None:
+    """They died of it, and the run hung for ever in what it wanted to tell them."""
+    wait_until(lambda: bool(workers_of(tokenising.pid)))
+    os.killpg(tokenising.pid, signal.SIGINT)
+    for _ in range(4):
+        assert next_line(tokenising) == "group\n"
+
+
+def test_a_worker_that_is_killed_while_it_starts_is_a_message(
+    tokenising: subprocess.Popen[str],
+) -> None:
+    """The queue of a process pool once waited for it for ever, with a megabyte to hand over."""
+    wait_until(lambda: bool(workers_of(tokenising.pid)))
+    workers_of(tokenising.pid)[0].kill()
+    _, errors = tokenising.communicate(timeout=20)
+    assert "was ended from outside" in errors

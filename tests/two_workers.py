@@ -84,6 +84,7 @@ def main() -> None:
         "losses": [report.loss for report in reports],
         "norms": [report.gradient_norm for report in reports],
         "validation": validation_loss(network, held_out(), workers),
+        "of_main": workers.of_main(7 + workers.rank),
         "any": [workers.any(workers.rank == 1), workers.any(False)],
         "mean": workers.mean(torch.tensor([float(workers.rank), 4.0])).tolist(),
         "rows": workers.share(batch_of_step(0))[:, 0].tolist(),

@@ -86,7 +86,7 @@ def prepare_stage_data(
             order = Order(
                 identity=digest_of_values([asked, asdict(source), counts]),
                 label=source.describe(),
-                dtype=token_dtype(tokenizer),
+                dtype=token_dtype(tokenizer, end_token),
                 end_token=end_token,
                 num_training_windows=max(1, counts[0]),
                 num_held_out_windows=counts[1],

@@ -131,7 +131,7 @@ class DocumentEncoder:
         self._added = tuple(token["content"] for token in description["added_tokens"])
         firsts = "".join(sorted({re.escape(content[0]) for content in self._added if content}))
         self._may_hold_added = re.compile(f"[{firsts}]") if firsts else None
-        self.dtype = token_dtype(tokenizer)
+        self.dtype = token_dtype(tokenizer, end_token)
         self._end = np.array([end_token], self.dtype).tobytes()
         self._known = {"": self._end}  # token ids by piece, as bytes; no piece is empty
 
@@ -205,9 +205,10 @@ class DocumentEncoder:
         return found
 
 
-def token_dtype(tokenizer: Tokenizer) -> np.dtype[Any]:
-    """Return the smallest type that holds every token."""
-    return np.dtype(np.uint16 if tokenizer.get_vocab_size() <= 1 << 16 else np.uint32)
+def token_dtype(tokenizer: Tokenizer, end_token: int) -> np.dtype[Any]:
+    """Return the smallest type that holds every token; ids may have gaps."""
+    largest = max(tokenizer.get_vocab().values(), default=0)
+    return np.dtype(np.uint16 if max(largest, end_token) < 1 << 16 else np.uint32)
 
 
 def block_bounds(text: str, space: re.Pattern[str]) -> Iterator[tuple[int, int]]:

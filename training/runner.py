@@ -10,16 +10,17 @@ from pathlib import Path
 
 import torch
 
-from stentor.errors import DataError, OptionError, RunError, TrainingError
+from stentor.errors import DataError, ModelError, OptionError, RunError, TrainingError
 from stentor.hub import folder_of
 from stentor.jobs import launcher_pid, training_refusal, worker_rank
 from stentor.models import find_model
 from stentor.runs import Run, list_checkpoints, read_recipe
-from training.checkpoint import finished_checkpoint
+from training.checkpoint import finished_checkpoint, open_sound
 from training.hardware import machine_to_json
 from training.launch import become_launcher, check_shares, end_with, num_processes
 from training.recipe import Recipe, Stage, check_text, recipe_from_json, sources_of
 from training.recorder import Recorder, SilentRecorder
+from training.retention import newest_sound_checkpoint, prune_checkpoints
 from training.settings import PretrainSettings
 from training.sources import holds_text, no_text
 from training.stages import STAGES
@@ -104,8 +105,11 @@ def _work(context: StageContext) -> None:
 
 def _run_stages(context: StageContext) -> None:
     recipe, recorder = context.recipe, context.recorder
-    checkpoint = locate_start(recipe)
-    for stage in recipe.stages:
+    first = context.workers.of_main(_first_needed(context) if context.workers.is_main else 0)
+    checkpoint = context.final_folder(recipe.stages[first - 1]) if first else locate_start(recipe)
+    if context.workers.is_main:
+        _look_back(recipe.stages[:first], context)
+    for stage in recipe.stages[first:]:
         finished = _run_stage(stage, context, checkpoint)
         is_last = stage == recipe.stages[-1]
         is_stopped = context.workers.any(recorder.stop_requested()) and not is_last
@@ -116,23 +120,73 @@ def _run_stages(context: StageContext) -> None:
     recorder.finish()
 
 
+def _first_needed(context: StageContext) -> int:
+    """Return the number of the last stage with a sound checkpoint; what came before is not needed.
+
+    An earlier stage may have lost its checkpoint, or a bit of it, while a later one went on from
+    it: to train it again would take days and change nothing.
+    """
+    stages = context.recipe.stages
+    for number in reversed(range(len(stages))):
+        name, steps = stages[number].name, stages[number].total_steps()
+        if finished_checkpoint(context.run, name, steps) or (
+            isinstance(stages[number].settings, PretrainSettings)
+            and newest_sound_checkpoint(context.run, name)[0]
+        ):
+            return number
+    return 0
+
+
+def _look_back(stages: tuple[Stage, ...], context: StageContext) -> None:
+    """Tell, of stages that are behind, the news that a kill swallowed and damage of their results.
+
+    Nothing needs these any more, but someone may open one.
+    """
+    for stage in stages:
+        folder = context.final_folder(stage)
+        try:
+            if folder.exists():
+                open_sound(folder, to_resume=False)
+                _tidy_up(stage, context)
+        except ModelError as error:
+            context.recorder.warn(f"{error} Training goes on without {folder.name}; do not use it.")
+
+
 def _run_stage(stage: Stage, context: StageContext, previous: Path | None) -> Path | None:
     """Return the stage's final checkpoint, run where it is missing; None: stopped on the way.
 
     What the main worker finds on the disk counts for all, since it alone writes there.
     """
-    workers, recorder = context.workers, context.recorder
-    finished = finished_checkpoint(context.run, stage.name, stage.total_steps())
-    if workers.any(workers.is_main and finished is not None):
-        if stage.name not in recorder.status.finished_stages and finished is not None:
-            context.announce_finished(stage, finished)
-    elif workers.is_main or isinstance(stage.settings, PretrainSettings):
-        finished = STAGES[stage.kind](stage, context, previous)
-    if workers.any(workers.is_main and finished is None):
-        return None
-    if workers.is_main:
-        return finished
-    return finished_checkpoint(context.run, stage.name, stage.total_steps())
+    workers, final = context.workers, context.final_folder(stage)
+    steps = stage.total_steps()
+    is_finished = workers.is_main and finished_checkpoint(context.run, stage.name, steps) == final
+    if workers.any(is_finished):
+        if workers.is_main:
+            _tidy_up(stage, context)
+        return final
+    if stage.name in context.recorder.status.finished_stages:
+        context.recorder.warn(
+            f"Stage {stage.name} was finished, and its checkpoint {final.name} is gone or damaged. "
+            "It goes on again from what is left."
+        )
+    result: Path | None = final
+    if workers.is_main or isinstance(stage.settings, PretrainSettings):
+        result = STAGES[stage.kind](stage, context, previous)
+    return None if workers.any(result is None) else final
+
+
+def _tidy_up(stage: Stage, context: StageContext) -> None:
+    """Do what a kill right after the final checkpoint of a stage left undone."""
+    if stage.name not in context.recorder.status.finished_stages:
+        context.announce_finished(stage, context.final_folder(stage))
+    if isinstance(stage.settings, PretrainSettings):
+        prune_checkpoints(
+            context.run,
+            stage.name,
+            stage.total_steps(),
+            keep_last=stage.settings.keep_last,
+            keep_best=stage.settings.keep_best,
+        )
 
 
 def locate_start(recipe: Recipe) -> Path | None:

@@ -10,6 +10,7 @@ from stentor.knobs import knob
 
 # Windows hold this many tokens, the last of them end-of-sequence: the context of both real models.
 WINDOW_TOKENS = 512
+MAX_NAMES = 4  # of files, in the description of a source
 SOURCE_KINDS = ("generated", "files", "hub", "replay")
 
 
@@ -32,7 +33,10 @@ class Source:
     def describe(self) -> str:
         """Return the source in a few words."""
         if self.kind == "files":
-            return ", ".join(path.rsplit("/", 1)[-1] for path in self.paths) or "your own files"
+            names = [path.rstrip("/").rsplit("/", 1)[-1] for path in self.paths]
+            if len(names) > MAX_NAMES:
+                names[MAX_NAMES:] = [f"{len(names) - MAX_NAMES:,} more"]
+            return ", ".join(names) or "your own files"
         if self.kind == "replay":
             return f"the text of stage {self.name} again"
         subset = f" ({self.subset})" if self.subset else ""
@@ -123,7 +127,7 @@ class PretrainSettings:
         False, help="Go on with the moments of the stage before, as one schedule over stages does"
     )
     max_epochs: float = knob(
-        4.0, low=0.01, high=1e6, step=0.5, help="Most times that any text may be read"
+        4.0, low=1.0, high=1e6, step=0.5, help="Most times that any text may be read"
     )
     validation_windows: int = knob(
         8, low=1, high=4096, step=1, help="Held-out windows of 512 tokens"

@@ -32,7 +32,7 @@ def write_source(folder: Path, order: Order, token_groups: TokenGroups, say: Say
     """Write what is still missing of a source; return the characters that were read for it.
 
     `token_groups(skip)` tokenises the source's documents after the first `skip`. Where the text
-    gives less than two windows no manifest is written, so the source is not finished.
+    gives less than two windows nothing is kept of it, so that more text can take its place.
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MANIFEST_FILE).unlink(missing_ok=True)
@@ -47,6 +47,8 @@ def write_source(folder: Path, order: Order, token_groups: TokenGroups, say: Say
     writer, num_characters = _fill(folder, order, notes, token_groups, say, by_documents=False)
     if writer.num_windows + writer.num_spare >= 2:
         _finish(folder, order, writer)
+    else:
+        _forget_from(folder, 0)
     return num_characters
 
 
@@ -60,9 +62,7 @@ def _fill(
     by_documents: bool,
 ) -> tuple[ShardWriter, int]:
     """Write shards after those of `notes` until there is enough or no more text."""
-    for stale in folder.glob("train-*.json"):
-        if int(stale.stem.removeprefix("train-")) >= len(notes):
-            stale.unlink()
+    _forget_from(folder, len(notes))
     num_characters = 0
     with ShardWriter(folder, order, notes, by_documents=by_documents) as writer:
         if notes:
@@ -80,6 +80,13 @@ def _fill(
                     break
         writer.close_shard(writer.num_documents, 0)  # the text ended within it, if one is open
     return writer, num_characters
+
+
+def _forget_from(folder: Path, index: int) -> None:
+    """Delete the notes of shards from number `index` on, so that nothing goes on after them."""
+    for note in folder.glob("train-*.json"):
+        if int(note.stem.removeprefix("train-")) >= index:
+            note.unlink()
 
 
 def _finish(folder: Path, order: Order, writer: ShardWriter) -> None:

@@ -23,8 +23,12 @@ TEXT_BLOCK_CHARACTERS = 20_000
 # A line is held in memory whole; no text that people wrote comes near this.
 MAX_LINE_BYTES = 1 << 28
 PARQUET_BATCH_ROWS = 256
-# Documents are shuffled inside a buffer of this many characters (about 64 MB of memory).
+# Files read in turn; a process may have no more than a thousand or so open.
+MAX_OPEN_FILES = 64
+# Documents are shuffled inside a buffer of this many characters (64 MB of ASCII text). A document
+# counts for some more, so that short ones, a string object each, take no gigabytes.
 SHUFFLE_CHARACTERS = 64_000_000
+DOCUMENT_CHARACTERS = 64
 
 Say = Callable[[str], None]
 
@@ -92,12 +96,12 @@ def shuffled(
     held = 0
     for document in documents:
         buffer.append(document)
-        held += len(document)
+        held += len(document) + DOCUMENT_CHARACTERS
         while held > buffer_characters:
             chosen = pick.randrange(len(buffer))
             buffer[chosen], buffer[-1] = buffer[-1], buffer[chosen]
             released = buffer.pop()
-            held -= len(released)
+            held -= len(released) + DOCUMENT_CHARACTERS
             yield released
     pick.shuffle(buffer)
     yield from buffer
@@ -132,7 +136,7 @@ def _read_generated(source: Source, seed: int, _say: Say) -> Iterator[str]:
 def _read_files(source: Source, _seed: int, say: Say) -> Iterator[str]:
     """Yield a document of each path in turn; a blank file among others is left out and said so.
 
-    In turn, so that a stage that needs little text gets it from all of them.
+    In turn, so that a stage that needs little text gets it from all of them, up to MAX_OPEN_FILES.
     """
     if not source.paths:
         raise DataError(
@@ -140,7 +144,9 @@ def _read_files(source: Source, _seed: int, say: Say) -> Iterator[str]:
             "or add --text STAGE=FILE (.txt, .jsonl, .parquet, or a folder of them)."
         )
     _expand(source.paths)  # one that is missing is told before anything is read
-    yield from in_turn([_read_path(path, source.column, say) for path in source.paths])
+    for first in range(0, len(source.paths), MAX_OPEN_FILES):
+        paths = source.paths[first : first + MAX_OPEN_FILES]
+        yield from in_turn([_read_path(path, source.column, say) for path in paths])
 
 
 def _read_path(given: str, column: str, say: Say) -> Iterator[str]:

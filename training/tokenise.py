@@ -8,13 +8,16 @@ Knows nothing of windows and files.
 import hashlib
 import multiprocessing
 import os
+import signal
 import threading
 from collections import deque
 from collections.abc import Generator, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
-from multiprocessing.connection import wait
+from multiprocessing import resource_tracker
+from multiprocessing.connection import Connection, wait
+from queue import SimpleQueue
 
 import numpy as np
 from numpy.typing import NDArray
@@ -101,49 +104,106 @@ def _encode(encoder: DocumentEncoder, group: list[str]) -> TokenGroup:
 def _in_processes(
     groups: Iterator[list[str]], tokenizer: Tokenizer, end_token: int, num_workers: int
 ) -> Iterator[TokenGroup]:
-    # Spawned, not forked: the threads of torch and of the tokenizer do not survive a fork.
-    pool = ProcessPoolExecutor(
-        num_workers,
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=_begin_worker,
-        initargs=(tokenizer.to_str(), end_token),
-    )
+    """Yield the tokens of groups that other processes encode.
+
+    Not a ProcessPoolExecutor: that waits for ever, in some versions of Python, when a process is
+    killed while something large is written to it.
+    """
     under_way: deque[Future[TokenGroup]] = deque()
-    try:
+    workers: SimpleQueue[_Worker] = SimpleQueue()
+
+    def encode(group: list[str]) -> TokenGroup:
+        worker = workers.get()
+        try:
+            return worker.encode(group)
+        finally:
+            workers.put(worker)
+
+    with ExitStack() as stack:
+        # Left from the last to the first: nothing more is asked, processes end, threads see that.
+        asking = stack.enter_context(ThreadPoolExecutor(num_workers))
+        started = [stack.enter_context(closing(_Worker())) for _ in range(num_workers)]
+        stack.callback(asking.shutdown, wait=False, cancel_futures=True)
+        for worker in started:
+            worker.begin(tokenizer.to_str(), end_token)
+            workers.put(worker)
         for group in groups:
-            under_way.append(pool.submit(_encode_in_worker, group))
+            under_way.append(asking.submit(encode, group))
             if len(under_way) == num_workers * GROUPS_PER_WORKER:
                 yield under_way.popleft().result()
         while under_way:
             yield under_way.popleft().result()
-    except BrokenProcessPool as error:
+
+
+class _Worker:
+    """A process that encodes, one group at a time.
+
+    Raises:
+        DataError: the process is gone.
+    """
+
+    def __init__(self) -> None:
+        """Start it; it is ready after `begin`."""
+        # Spawned, not forked: the threads of torch and of the tokenizer do not survive a fork.
+        context = multiprocessing.get_context("spawn")
+        self._channel, theirs = context.Pipe()
+        self._process = context.Process(target=_work, args=(theirs,), daemon=True)
+        # A Ctrl-C and a stop go to the run, which answers in its own time and ends its workers. One
+        # that starts inherits that these signals are held back, and leaves them so.
+        resource_tracker.ensure_running()  # starting that of multiprocessing lets signals through
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+        try:
+            self._process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        theirs.close()  # so that the end of the process is the end of the channel
+
+    def begin(self, tokenizer: str, end_token: int) -> None:
+        """Hand over what it encodes with."""
+        with _while_it_lives():
+            self._channel.send((tokenizer, end_token))
+
+    def encode(self, group: list[str]) -> TokenGroup:
+        """Return the tokens of some documents."""
+        with _while_it_lives():
+            self._channel.send(group)
+            encoded: TokenGroup = self._channel.recv()
+            return encoded
+
+    def close(self) -> None:
+        """End the process, whatever it is at."""
+        self._process.kill()
+        self._process.join()
+
+
+@contextmanager
+def _while_it_lives() -> Iterator[None]:
+    try:
+        yield
+    except (EOFError, ConnectionError) as error:
         raise DataError(
             "A process that tokenises text was ended from outside, perhaps for want of memory. "
             "Finished shards are kept; resume the run to go on after them."
         ) from error
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
 
 
-# The encoder of a worker process; a pool hands its workers nothing but functions of a module.
-_worker_encoders: list[DocumentEncoder] = []
-
-
-def _begin_worker(tokenizer: str, end_token: int) -> None:
-    """Make this process's encoder; outlive a signal meant for the run, but not the run itself."""
-    os.setpgrp()  # Ctrl-C and a stop go to the run's group: it decides, and ends its workers
+def _work(channel: Connection) -> None:
+    """Encode the groups that come through the channel; outlive no run, not even a killed one."""
+    os.setpgrp()
     parent = multiprocessing.parent_process()
     assert parent is not None
     threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one core each
-    _worker_encoders[:] = [DocumentEncoder(Tokenizer.from_str(tokenizer), end_token)]
+    try:
+        tokenizer, end_token = channel.recv()
+        encoder = DocumentEncoder(Tokenizer.from_str(tokenizer), end_token)
+        while True:
+            channel.send(_encode(encoder, channel.recv()))
+    except (EOFError, ConnectionError):  # the run is gone
+        return
 
 
 def _end_with(sentinel: int) -> None:
     """End this process when the one that started it has ended, even by a kill."""
     wait([sentinel])
     os._exit(1)
-
-
-def _encode_in_worker(group: list[str]) -> TokenGroup:
-    return _encode(_worker_encoders[0], group)

@@ -88,6 +88,14 @@ class Workers:
         torch.distributed.all_reduce(flags, torch.distributed.ReduceOp.MAX, group=self._patient)
         return bool(flags)
 
+    def of_main(self, number: int) -> int:
+        """Return the main worker's number on every worker; what the others give is not looked at.
+
+        What is read from the run folder is decided by one: on a shared disk two could see two.
+        """
+        number = number if self.is_main else 0
+        return int(self.sum(torch.tensor(number, dtype=torch.int64, device=self.device)))
+
     def wait(self) -> None:
         """Return when every worker is here, however many hours one of them takes."""
         self.any(False)

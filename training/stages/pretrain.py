@@ -4,18 +4,21 @@ This part gets everything ready: what to go on from, the data, the network, the 
 random states. The steps themselves are in pretraining.py.
 """
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 from torch import nn
 from transformers import LlamaForCausalLM
 
-from stentor.loading import Checkpoint, open_checkpoint_folder
-from training.checkpoint import end_token_of, load_model
+from stentor.errors import OptionError
+from stentor.loading import Checkpoint, open_checkpoint_folder, read_json
+from training.checkpoint import checkpoint_name, end_token_of, load_model
 from training.compiled import compile_network
 from training.data import prepare_stage_data
 from training.flops import training_flops_per_token
+from training.integrity import TRAINER_FILE
 from training.memory import MemoryPrediction, predict_memory
 from training.memory_check import tell_prediction
 from training.network import TrainingNetwork, resolve_precision
@@ -27,6 +30,17 @@ from training.stage_data import StageData, open_stage_data
 from training.stages.context import StageContext
 from training.stages.pretraining import Pretraining
 from training.trainer_state import restore_optimizer, restore_random_states, seed_generators
+
+# Settings that decide which windows a step sees, beside the recipe's seed.
+DECIDE_WINDOWS = (
+    "seed",
+    "sources",
+    "budget",
+    "num_steps",
+    "num_tokens",
+    "batch_size",
+    "validation_windows",
+)
 
 
 def pretrain(stage: Stage, context: StageContext, previous: Path | None) -> Path | None:
@@ -48,7 +62,7 @@ def pretrain(stage: Stage, context: StageContext, previous: Path | None) -> Path
 
 @dataclass(frozen=True)
 class _Start:
-    """What a stage starts from. `previous` is its input, which stays; `parent` may be pruned."""
+    """What a stage starts from: `previous`, its input, or where it was left (`resumed`)."""
 
     stage: Stage
     settings: PretrainSettings
@@ -62,16 +76,60 @@ class _Start:
 
 
 def _find_start(stage: Stage, context: StageContext, previous: Path) -> _Start:
-    """Return the newest sound checkpoint of the stage, or its input; warn of damaged ones."""
+    """Return the newest sound checkpoint of the stage, or its input; warn of damaged ones.
+
+    Raises:
+        OptionError: the recipe was changed in what a stage under way cannot change.
+    """
     settings = stage.settings
     assert isinstance(settings, PretrainSettings)
-    resumed, problems = newest_sound_checkpoint(context.run, stage.name)
-    for problem in problems:
-        context.recorder.warn(problem)
+    resumed = _find_resumed(stage, context)
+    if resumed:
+        _check_unchanged(settings, resumed, context)
     folder = resumed.folder if resumed else previous
     if folder.parent == context.run.checkpoints_folder:  # not the recipe's start model
         context.recorder.update(checkpoint=folder.name)
     return _Start(stage, settings, previous, resumed, open_checkpoint_folder(folder))
+
+
+def _find_resumed(stage: Stage, context: StageContext) -> Resumed | None:
+    """Return what the main worker finds to go on from; the others open the same."""
+    resumed: Resumed | None = None
+    if context.workers.is_main:
+        resumed, problems = newest_sound_checkpoint(context.run, stage.name)
+        for problem in problems:
+            context.recorder.warn(problem)
+    step = context.workers.of_main(resumed.step if resumed else 0)
+    if step and not resumed:
+        folder = context.run.checkpoints_folder / checkpoint_name(stage.name, step)
+        resumed = Resumed(folder, step, read_json(folder / TRAINER_FILE))
+    return resumed
+
+
+def _check_unchanged(settings: PretrainSettings, resumed: Resumed, context: StageContext) -> None:
+    """Compare the recipe with the one that the checkpoint was trained by; tell of a difference.
+
+    Raises:
+        OptionError: it decides which windows a step sees. Found here, before text is prepared anew.
+    """
+    before = resumed.details.get("settings")
+    if not isinstance(before, dict):  # a checkpoint of an earlier version
+        return
+    before = {**before, "seed": resumed.details.get("seed")}
+    now = {**json.loads(json.dumps(asdict(settings))), "seed": context.recipe.seed}
+    changed = [name for name, value in now.items() if name in before and before[name] != value]
+    words = {name: f"{name} is {now[name]} and was {before[name]}" for name in changed}
+    fixed = [words[name] for name in changed if name in DECIDE_WINDOWS]
+    if fixed:
+        raise OptionError(
+            f"The recipe was changed since {resumed.folder.name}: {'; '.join(fixed)}. A stage that "
+            "has begun cannot change which windows its steps see. Put recipe.json back, or start a "
+            "new run."
+        )
+    if changed:
+        context.recorder.warn(
+            f"The recipe was changed since {resumed.folder.name}: {'; '.join(words.values())}."
+        )
 
 
 def _announce(start: _Start, context: StageContext, precision: str) -> None:
@@ -188,7 +246,7 @@ def _ready(
         settings=settings,
         context=context,
         parent=start.parent,
-        tokenizer_folder=start.previous,
+        tokenizer_folder=start.parent.folder,
         first_step=start.step,
         data=data,
         model=model,
@@ -213,6 +271,12 @@ def _restore(
         restore_optimizer(start.resumed.folder, model, optimizer)
         restore_random_states(start.resumed.folder, context.device)
         message = f"Resumed from {start.resumed.folder.name}."
+        now, before = context.workers.num_workers, start.resumed.details.get("num_workers")
+        if before not in (None, now):
+            message += (
+                f" It was trained by {before} and goes on with {now} process(es): every step sees "
+                "the same windows, and adds them up in another order (not bit for bit the same)."
+            )
         recorder.event("resumed", stage=stage.name, step=start.step, message=message)
         recorder.say(message)
         return

@@ -1,5 +1,6 @@
 """The steps of a pre-training stage: train, validate, save, record, stop, halt."""
 
+import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,7 @@ class Pretraining:
     optimizer: torch.optim.Optimizer
     prediction: MemoryPrediction
     validation: Validation | None = field(default=None, init=False)
-    loss: float | None = field(default=None, init=False)
+    report: StepReport | None = field(default=None, init=False)
 
     def run(self) -> Path | None:
         """Train to the end of the stage; None when a stop was asked for and the state is saved.
@@ -73,10 +74,13 @@ class Pretraining:
             self.first_step,
         )
         for report in steps:
-            self.loss = report.loss
+            self.report = report
             self._record(report)
             if not report.is_finite:
-                self._halt(report)
+                self._halt(
+                    f"Loss {report.loss} and gradient norm {report.gradient_norm} at step "
+                    f"{report.step}: training has diverged."
+                )
             if report.step == total_steps:
                 break
             if self._is_to_validate(report.step):
@@ -125,11 +129,18 @@ class Pretraining:
         parts = ", ".join(f"{label} {loss:.4f}" for label, loss in found.by_source.items())
         parts = f" ({parts})" if len(found.by_source) > 1 else ""
         recorder.say(f"{self.stage.name} step {step}: validation loss {found.loss:.4f}{parts}")
+        if self.report and not math.isfinite(found.loss):  # saved, no rate could mend them
+            self._halt(
+                f"Validation loss {found.loss} after step {step}: this step has spoiled the "
+                "weights, and they are not saved."
+            )
 
     def _details(self, step: int) -> dict[str, Any]:
         """Return what a checkpoint of `step` says of the training that led to it."""
         details: dict[str, Any] = {
-            "loss": self.loss,
+            "loss": self.report.loss if self.report else None,
+            "settings": asdict(self.settings),
+            "num_workers": self.context.workers.num_workers,
             "data": self.data.position(step, self.settings.batch_size),
             "schedule": {
                 "text": self.settings.describe_schedule(),
@@ -163,6 +174,7 @@ class Pretraining:
             validation_loss=details.get("validation_loss"),
         )
         context.recorder.update(checkpoint=folder.name, step=step)
+        self.tokenizer_folder = folder  # the newest is always kept, whatever happens to its parent
         self._prune(step)
 
     def _prune(self, step: int) -> None:
@@ -174,22 +186,26 @@ class Pretraining:
             keep_best=self.settings.keep_best,
         )
 
-    def _halt(self, report: StepReport) -> None:
-        """Tell on what a step diverged, and end the run.
+    def _halt(self, problem: str) -> None:
+        """Tell what the last step was trained on, and end the run.
 
         Raises:
             TrainingError: always; names the step, its worst windows and the checkpoint kept.
         """
-        context, step = self.context, report.step - 1
-        problem = (
-            f"Loss {report.loss} and gradient norm {report.gradient_norm} at step {report.step}: "
-            f"training has diverged. Lower the learning rate (now {report.learning_rate:g}) or "
-            "look at the windows of this step."
+        context, report = self.context, self.report
+        assert report is not None
+        problem += (
+            f" Lower the learning rate (now {report.learning_rate:g}) or look at the windows of "
+            "this step."
         )
         if context.workers.is_main:
             batch_size = self.settings.batch_size
             windows = windows_of_step(
-                unwrapped(self.network), self.data, self.parent.tokenizer, step, batch_size
+                unwrapped(self.network),
+                self.data,
+                self.parent.tokenizer,
+                report.step - 1,
+                batch_size,
             )
             problem += f" {describe_windows(windows, batch_size)} {context.recorder.kept()}"
             context.recorder.event(
