@@ -176,7 +176,9 @@ def test_a_real_run_is_started_stopped_and_resumed_from_the_page(
     text = tmp_path / "mill.txt"
     text.write_text("The river runs past the mill.\n" * 3_000, encoding="utf-8")
     recipe = tiny_recipe(tiny_model_folder, (Source(kind="files", paths=(str(text),)),))
-    long = with_settings(replace(recipe, name="practice"), "general", num_steps=20_000)
+    long = with_settings(
+        replace(recipe, name="practice"), "general", num_steps=20_000, max_epochs=1e6
+    )
     monkeypatch.setitem(RECIPES, "practice", lambda: long)
     with served(context) as url, visit(url) as visitor:
         page = visitor.page
