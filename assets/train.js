@@ -133,6 +133,7 @@ function show(reply) {
   view.toggleAttribute("data-is-empty", taken.isEmpty);
   seen.offset = taken.isTooLong ? 0 : reply.offset;
   if (taken.hasNew) chart.draw().catch((error) => say(error.message, "error"));
+  if (isNewState && !reply.is_active && part("news").dataset.kind === "info") say(""); // came true
   if (isNewState && !reply.runs) return ask(true); // the list names the state too
   if (reply.is_active && inSight()) timer = setTimeout(ask, POLL_MS);
 }

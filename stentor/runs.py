@@ -129,7 +129,7 @@ def open_run(run_id: str) -> Run:
         raise RunError(f"{run_id[:80]!r} is not a run id (small letters, digits and hyphens).")
     run = Run(runs_folder() / run_id)
     if not run.recipe_file.is_file():
-        raise RunError(f"There is no run {run_id!r}. To list them: python -m training status")
+        raise RunError(f"There is no run {run_id!r}. To list them: python -m training list")
     return run
 
 

@@ -143,3 +143,15 @@ def test_impossible_choices_are_refused() -> None:
 
 def test_times_for_people() -> None:
     assert [duration(seconds) for seconds in (0.4, 247, 3735)] == ["0:00", "4:07", "1:02:15"]
+
+
+def test_a_folder_of_something_else_is_refused_before_anything_is_measured(tmp_path: Path) -> None:
+    """A file ended in a traceback after a minute; results were strewn into a folder of work."""
+    file = tmp_path / "notes.txt"
+    file.write_text("mine")
+    for output in (file, tmp_path):
+        with pytest.raises(RunError, match=r"holds no comparison\. Give another --output"):
+            read_plan(output)
+    begun = tmp_path / "begun"  # Ctrl-C came while its text was prepared
+    (begun / "data").mkdir(parents=True)
+    assert read_plan(begun) is None

@@ -4,6 +4,7 @@ import json
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from growth_results import SOURCE_LOSS, conditions_of, make_result, make_results
 
 from stentor.errors import RunError
 from training.growth_comparison.chart import loss_range, make_curves, make_figure
+from training.growth_comparison.chart_layout import PANELS, side_by_side, stacked
 from training.growth_comparison.options import CONTINUED, DEFAULT_STRATEGY, SCRATCH
 from training.growth_comparison.page import make_page, write_page
 from training.growth_comparison.report import (
@@ -195,3 +197,18 @@ def test_without_the_control_the_chart_still_comes() -> None:
     report = make_report(conditions_of(plan_of(num_seeds=2)), results)
     assert all(curve.above is None for curve in make_curves(report.results, report.arms))
     assert page_of(report)
+
+
+def test_on_a_phone_the_panels_stand_below_each_other() -> None:
+    """Two columns on a phone put titles over each other and names of bars into the curves."""
+    figure = make_figure(make_results(1), report_of(1).arms, SOURCE_LOSS, 1e14)
+    layout = stacked(num_strategies=5)
+    spans = [layout[f"yaxis{panel.axes}.domain"] for panel in PANELS]
+    assert all(below[1] < above[0] for above, below in pairwise(spans))
+    assert all(layout[f"xaxis{panel.axes}.domain"][1] == 1 for panel in PANELS)
+    wide = side_by_side()
+    assert set(layout) == set(wide), "turning the phone puts everything back"
+    for index, annotation in enumerate(figure.layout.annotations):
+        kept = [wide[f"annotations[{index}].{name}"] for name in ("text", "x", "y", "yshift")]
+        assert kept == [annotation.text, annotation.x, annotation.y, annotation.yshift]
+    assert "matchMedia" in page_of(report_of(1))

@@ -46,7 +46,9 @@ def test_what_cannot_fit_is_refused_with_the_mend(
     assert "micro_batch_size" in message and "logits" not in message
 
 
-def test_only_a_prediction_that_is_far_off_is_warned_of(run: Run) -> None:
+def test_only_a_prediction_that_is_far_off_is_warned_of(
+    run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
     peak = peak_memory(CPU)
     for factor in (1.0, 1.1, 4.0):
         prediction = MemoryPrediction(int(peak * factor) + int(GB * (factor > 2)), 0, 0, 0, 0, 0)
@@ -56,3 +58,4 @@ def test_only_a_prediction_that_is_far_off_is_warned_of(run: Run) -> None:
     first, _, last, warning = read_events(run)
     assert first["ratio"] == pytest.approx(1, abs=0.2) and last["ratio"] < 0.3
     assert "off by more than 15 %" in warning["message"]
+    assert capsys.readouterr().out.count(" at most, ") == 3, "a warning is not said twice"

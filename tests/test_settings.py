@@ -32,6 +32,12 @@ def test_a_mixture_tells_shares_only_where_they_differ() -> None:
     assert describe_sources((Source(), Source(name="narrative"))) == (
         "generated text, general; generated text, narrative"
     )
+    halves = (
+        Source(weight=32.5),
+        Source(name="narrative", weight=32.5),
+        Source(name="textbook", weight=35),
+    )
+    assert describe_sources(halves).count("32.5%") == 2, "shares add up to 100 %"
 
 
 def test_a_recipe_written_before_an_option_existed_still_loads() -> None:

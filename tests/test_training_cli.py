@@ -242,7 +242,8 @@ def test_stop_and_ctrl_c_save_and_end_the_run(
     for code, output, errors in (first, second):
         assert (code, errors) == (0, "")
         assert output.startswith(f"Run {run.id} in {run.folder}\n")
-        assert output.endswith(f"Run {run.id}: stopped\n")
+        ending = f"Run {run.id}: stopped\nTo go on: python -m training resume {run.id}\n"
+        assert output.endswith(ending)
     assert "general 1/12 loss" in first[1]
     assert "general 1/12 loss" not in second[1], "a resumed log is followed from where it was"
     assert "Asked to save and stop" in second[1]
@@ -276,7 +277,8 @@ def test_the_card_on_a_cpu_fails_with_the_reason(tmp_path: Path) -> None:
     (folder,) = runs_folder().iterdir()
     status = current_status(Run(folder))
     assert status.state == "failed" and reason in str(status.error)
-    assert output.splitlines()[-1] == f"Run {folder.name}: failed ({status.error})"
+    assert output.splitlines()[-1] == f"Run {folder.name}: failed"
+    assert output.count(reason) == 1, "said in the log, so not said again"
 
 
 def test_expand_then_export(
@@ -307,3 +309,24 @@ def test_new_makes_a_folder_that_run_takes(capsys: pytest.CaptureFixture[str]) -
     run = Run(Path(capsys.readouterr().out.strip()))
     assert current_status(run).state == "created"
     assert recipe_from_json(read_recipe(run)).num_processes == 2
+
+
+def test_flags_that_a_run_would_not_heed_are_refused(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run = create_run(recipe_to_json(find_recipe("practice")), "mine")
+    assert main(["show", run.id]) == 0
+    assert f"python -m training show {run.id} --json" in capsys.readouterr().out
+    for flags in (["--seed", "0"], ["--set", "general.num_steps=3"], ["--budget", "steps"]):
+        assert main(["show", run.id, *flags]) == 2
+        assert "is a run; its recipe cannot be changed" in capsys.readouterr().err
+
+
+def test_status_for_people_leaves_out_what_is_not_there(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    create_run(recipe_to_json(find_recipe("practice")), "mine")
+    assert main(["status"]) == 0
+    text = capsys.readouterr().out
+    assert "None" not in text and "[]" not in text
+    assert "state            created" in text

@@ -5,6 +5,7 @@ import pytest
 from stentor.runs import Run, Status, create_run
 from stentor.ui import train_view as view
 from stentor.ui.chart import Digest
+from training.recipe import with_settings
 from training.recipes import RECIPES, find_recipe
 
 EVIL = "<script>alert(1)</script>"
@@ -146,3 +147,31 @@ def test_a_message_is_not_shown_twice() -> None:
     digest.feed([{"kind": "error", "message": "Out of memory."}])
     assert "Out of memory." in view.notices(digest)
     assert view.notices(digest, shown="Out of memory.") == ""
+
+
+def test_what_was_asked_for_is_no_alarm() -> None:
+    """A run that was ended on request said so in the red box of a failure."""
+    run, recipe = create_run({}, "x"), find_recipe("practice")
+    for state, is_alarm in (("stopped", False), ("failed", True), ("died", True)):
+        html = view.heading(run, recipe, Status(state=state, error="Ended on request."), Digest())
+        assert ("run-error" in html) is is_alarm
+        assert "Ended on request." in html
+
+
+def test_the_card_of_a_clone_names_its_break_and_its_growth() -> None:
+    recipe = with_settings(find_recipe("practice"), "expand", width="clone")
+    digest = Digest()
+    digest.feed(
+        [
+            {"kind": "stage_started", "stage": "expand", "tokens": 0},
+            {
+                "kind": "growth",
+                "stage": "expand",
+                "parameters_before": 2_361_216,
+                "parameters_after": 11_539_712,
+            },
+        ]
+    )
+    html = view.stage_cards(recipe, Status(state="running", stage="expand"), digest)
+    assert "clone, break: noise" in html
+    assert "2.36 M → 11.5 M" in html

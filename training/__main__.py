@@ -24,16 +24,15 @@ from stentor.runs import (
     Run,
     create_run,
     current_status,
-    list_checkpoints,
     list_runs,
     open_run,
     read_recipe,
 )
 from training.bench import command as bench
-from training.follow import follow, status_to_json
+from training.follow import describe_status, follow, status_to_json
 from training.growth_comparison import command as compare_growth
 from training.recipe import check_text, recipe_from_json, recipe_to_json
-from training.recipe_flags import add_recipe_flags, chosen_recipe
+from training.recipe_flags import add_recipe_flags, chosen_recipe, refuse_changes
 from training.recipes import RECIPES, find_recipe
 from training.settings import ExpandSettings
 from training.show import describe_recipe
@@ -87,7 +86,7 @@ def make_parser() -> argparse.ArgumentParser:
     verb.set_defaults(verb=_resume)
 
     verb = verbs.add_parser("stop", help="save a checkpoint and end")
-    verb.add_argument("run_id")
+    verb.add_argument("run_id", help="as python -m training list names it")
     verb.add_argument(
         "--now", action="store_true", help="end the process, saved or not, after a moment"
     )
@@ -150,12 +149,14 @@ def _list(parsed: argparse.Namespace) -> int:
         _print_json({"recipes": names, "runs": [status_to_json(run) for run in runs]})
         return 0
     print("Recipes")
+    width = max(map(len, RECIPES))
     for recipe in recipes:
-        print(f"  {recipe.name:12} {recipe.title}: {recipe.purpose}")
+        print(f"  {recipe.name:{width}} {recipe.title}: {recipe.purpose}")
     print("Runs" if runs else "Runs: none yet; start one with: python -m training run practice")
     for run in runs:
         status = current_status(run)
-        print(f"  {run.id:44} {status.state:9} {status.stage or ''} step {status.step}")
+        place = f"{status.stage} step {status.step}" if status.stage else ""
+        print(f"  {run.id:44} {status.state:9} {place}".rstrip())
     return 0
 
 
@@ -163,11 +164,13 @@ def _show(parsed: argparse.Namespace) -> int:
     if parsed.name in RECIPES or "/" in parsed.name or not _is_run(parsed.name):
         recipe = chosen_recipe(parsed)
     else:
+        refuse_changes(parsed)
         recipe = recipe_from_json(read_recipe(open_run(parsed.name)))
     if parsed.json:
         _print_json(recipe_to_json(recipe))
     else:
         print(describe_recipe(recipe))
+        print(f"\nEvery option by name, for --set: python -m training show {parsed.name} --json")
     return 0
 
 
@@ -213,7 +216,7 @@ def _execute(folder: Path) -> int:
 def _start_and_follow(run: Run, verb: str, is_detached: bool) -> int:
     offset = run.log_file.stat().st_size if run.log_file.exists() else 0
     start(run, verb)
-    print(f"Run {run.id} in {run.folder}")
+    print(f"Run {run.id} in {run.folder}", flush=True)
     return 0 if is_detached else follow(run, offset)
 
 
@@ -234,14 +237,11 @@ def _status(parsed: argparse.Namespace) -> int:
     runs = [open_run(parsed.run_id)] if parsed.run_id else list_runs()[:1]
     if not runs:
         raise OptionError("There is no run yet; start one with: python -m training run practice")
-    values = status_to_json(runs[0])
     if parsed.json:
-        _print_json(values)
+        _print_json(status_to_json(runs[0]))
         return 0
-    for name, value in values.items():
-        print(f"{name:16} {value}")
-    for folder in list_checkpoints(runs[0]):
-        print(f"checkpoint       run:{runs[0].id}/{folder.name}")
+    for line in describe_status(runs[0]):
+        print(line)
     return 0
 
 

@@ -4,7 +4,7 @@ import time
 from typing import Any
 
 from stentor.jobs import ACTIVE_STATES, ask_to_stop
-from stentor.runs import Run, current_status
+from stentor.runs import Run, Status, current_status, list_checkpoints
 
 POLL_SECONDS = 0.2
 
@@ -25,8 +25,20 @@ def follow(run: Run, offset: int = 0) -> int:
             print("Asked to save and stop after the current step.")
             ask_to_stop(run)
     status = current_status(run)
-    print(f"Run {run.id}: {status.state}" + (f" ({status.error})" if status.error else ""))
+    print("\n".join(_ending(run, status)))
     return 2 if status.state in ("failed", "died") else 0
+
+
+def _ending(run: Run, status: Status) -> list[str]:
+    """Return how the run ended and what can be done next; why it failed is in its log."""
+    is_told = not status.error or status.state == "failed"
+    lines = [f"Run {run.id}: {status.state}" + ("" if is_told else f" ({status.error})")]
+    if status.state in ("stopped", "died"):
+        lines.append(f"To go on: python -m training resume {run.id}")
+    if status.state == "finished" and status.checkpoint:
+        model = f"run:{run.id}/{status.checkpoint}"
+        lines.append(f'To try it: python -m stentor generate "Once upon a time" --model {model}')
+    return lines
 
 
 def _print_new(run: Run, offset: int) -> int:
@@ -53,3 +65,19 @@ def status_to_json(run: Run) -> dict[str, Any]:
         "error": status.error,
         "folder": str(run.folder),
     }
+
+
+def describe_status(run: Run) -> list[str]:
+    """Return the same for people, and all checkpoints, a line each."""
+    status = current_status(run)
+    rows = [("run", run.id), ("state", status.state)]
+    if status.stage:
+        of = f" of {status.total_steps:,}" if status.total_steps else ""
+        rows.append(("stage", f"{status.stage}, step {status.step:,}{of}"))
+    if status.finished_stages:
+        rows.append(("finished stages", ", ".join(status.finished_stages)))
+    if status.error:
+        rows.append(("error" if status.state in ("failed", "died") else "note", status.error))
+    rows.append(("folder", str(run.folder)))
+    rows += [("checkpoint", f"run:{run.id}/{each.name}") for each in list_checkpoints(run)]
+    return [f"{name:16} {value}" for name, value in rows]

@@ -74,9 +74,10 @@ def tell_measured(
         f"Memory: {_gigabytes(measured)} at most, {_gigabytes(prediction.total)} predicted "
         f"(ratio {ratio:.2f})"
     )
-    recorder.say(message)
     if difference > max(TOLERANCE * prediction.total, PROCESS_SLACK.get(device.type, 0)):
         recorder.warn(f"Stage {stage}: {message}; the prediction is off by more than 15 %.")
+    else:
+        recorder.say(message)
 
 
 def _gigabytes(num_bytes: int) -> str:

@@ -44,9 +44,13 @@ def add_recipe_flags(parser: argparse.ArgumentParser) -> None:
         metavar="STAGE.OPTION=VALUE",
         help="change one option of a stage, such as general.learning_rate=1e-4",
     )
-    parser.add_argument("--budget", choices=("steps", "tokens"), help="which limit counts")
+    parser.add_argument(
+        "--budget", choices=("steps", "tokens"), help="which of a stage's two lengths counts"
+    )
     parser.add_argument("--seed", type=int, help="seed of data order and new weights")
-    parser.add_argument("--processes", type=int, help="that train together (default: one per GPU)")
+    parser.add_argument(
+        "--processes", type=int, help="how many train together (default: one per GPU, else one)"
+    )
 
 
 def chosen_recipe(parsed: argparse.Namespace) -> Recipe:
@@ -65,6 +69,20 @@ def chosen_recipe(parsed: argparse.Namespace) -> Recipe:
     if parsed.processes is not None:
         recipe = with_options(recipe, num_processes=parsed.processes)
     return recipe
+
+
+def refuse_changes(parsed: argparse.Namespace) -> None:
+    """Refuse flags that change a recipe beside a run, whose recipe is settled.
+
+    Raises:
+        OptionError: a flag of `add_recipe_flags` was given.
+    """
+    given = (parsed.text, parsed.mix, parsed.changes)
+    if any(given) or {parsed.budget, parsed.seed, parsed.processes} != {None}:
+        raise OptionError(
+            f"{parsed.name!r:.80} is a run; its recipe cannot be changed. Give a recipe's name to "
+            "change that one."
+        )
 
 
 def _with_texts(recipe: Recipe, texts: list[str], weights: dict[str, tuple[float, ...]]) -> Recipe:

@@ -48,7 +48,7 @@ def describe_sources(sources: tuple[Source, ...]) -> str:
     total = sum(source.weight for source in sources)
     if len({source.weight for source in sources}) < 2:
         return "; ".join(source.describe() for source in sources)
-    return "; ".join(f"{s.weight / total:.0%} {s.describe()}" for s in sources)
+    return "; ".join(f"{100 * s.weight / total:.3g}% {s.describe()}" for s in sources)
 
 
 @dataclass(frozen=True)

@@ -113,8 +113,9 @@ def _settings_rows(stage: Stage) -> Rows:
         f"MLP {settings.intermediate_size}"
     )
     if isinstance(settings, ExpandSettings):
+        broken = f", break: {settings.symmetry_break}" if settings.width == "clone" else ""
         return [
-            ("Wider by", settings.width.replace("_", " ")),
+            ("Wider by", settings.width.replace("_", " ") + broken),
             ("Deeper by", settings.depth.replace("_", " ")),
             ("Shape", shape),
         ]
@@ -152,7 +153,9 @@ def _growth_rows(growth: Any) -> Rows:  # noqa: ANN401 - one JSON event
         as_number(growth.get("max_logit")),
     )
     verdict = "same function" if growth.get("is_exact") else "function changed"
+    sizes = [as_number(growth.get(f"parameters_{when}")) for when in ("before", "after")]
     return [
+        ("Parameters", " → ".join("-" if size is None else short_count(size) for size in sizes)),
         ("Loss", f"{number(before)} → {number(after)}"),
         ("Largest change", f"{number(change, 2)} of logit {number(limit, 3)}: {verdict}"),
     ]
@@ -184,7 +187,8 @@ def heading(run: Run, recipe: Recipe, status: Status, digest: Digest) -> str:
     if status.state == "running" and rate and rate > 0:
         words.append(f"{number(rate)} tokens/s")
         words.append(f"about {duration((total - seen) / rate)} left")
-    error = f'<p class="run-error">{escape(status.error)}</p>' if status.error else ""
+    look = "run-error" if status.state in ("failed", "died") else "soft"
+    error = f'<p class="{look}">{escape(status.error)}</p>' if status.error else ""
     value = 1.0 if status.state == "finished" else seen / total if total else 0.0
     return (
         f'<h3 data-state="{escape(status.state)}">{escape(recipe.title)} '
@@ -244,8 +248,9 @@ def notices(digest: Digest, shown: str | None = None) -> str:
     `shown` is left out: the heading says it already.
     """
     lines = [
-        f"{CURVE_WORDS[curve]}: {count:,} of its values are not finite (NaN or infinity), drawn as "
-        f"gaps; the first is {number(point.value)} at step {point.step:,} of {point.stage}."
+        f"{CURVE_WORDS[curve]}: not finite (NaN or infinity) and drawn as a gap {count:,} "
+        f"{'time' if count == 1 else 'times'}, first {number(point.value)} at step {point.step:,} "
+        f"of {point.stage}."
         for curve, count, point in digest.not_finite()
     ]
     items = "".join(f'<li data-kind="error">{escape(line)}</li>' for line in lines)

@@ -26,6 +26,7 @@ from training.bench.plan import (
     Line,
     Plan,
 )
+from training.bench.report import count_of
 from training.bench.speed import SpeedBench
 from training.bench.subjects import open_subject
 
@@ -123,7 +124,7 @@ def _machine_line(found: dict[str, str | int], plan: Plan) -> str:
     return (
         f"{found['processor']}, {found['cores']} cores, "
         f"{int(found['memory_bytes']) / 1e9:.1f} GB{gpu}, {found['system']}; "
-        f"{plan.num_threads} threads in use"
+        f"{count_of(plan.num_threads, 'thread')} in use"
     )
 
 

@@ -28,7 +28,9 @@ class BenchOptions:
     micro_batch_size: int | None = knob(
         None, low=1, high=4096, step=1, help="Windows per forward pass; nothing: by the model"
     )
-    threads: int | None = knob(None, low=1, high=1024, step=1, help="Nothing: all cores")
+    threads: int | None = knob(
+        None, low=1, high=1024, step=1, help="Threads to compute with; nothing: all cores"
+    )
     megabytes: float = knob(
         24.0, low=0.5, high=100_000.0, step=1.0, help="Text of the part data, generated"
     )

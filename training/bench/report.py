@@ -249,16 +249,21 @@ def ratio_lines(ratios: Iterable[Ratio]) -> list[str]:
 def memory_line(memory: Memory) -> str:
     """Return one prediction as a line."""
     verdict = "ok" if memory.is_within else f"off by more than {MEMORY_TOLERANCE:.0%}"
+    counted = count_of(memory.micro_batch_size, "window")
     return (
-        f"{memory.model}, {memory.loop}, {memory.precision}, {memory.micro_batch_size} windows at "
-        f"a time: predicted {_gigabytes(memory.predicted_bytes)}, measured "
-        f"{_gigabytes(memory.measured_bytes)}, {memory.ratio:.2f} of it: {verdict}"
+        f"{memory.model}, {memory.loop}, {memory.precision}, {counted} at a time: predicted "
+        f"{_gigabytes(memory.predicted_bytes)}, measured {_gigabytes(memory.measured_bytes)}, "
+        f"{memory.ratio:.2f} of it: {verdict}"
     )
 
 
 def data_line(speed: DataSpeed) -> str:
     """Return how fast one way was."""
-    processes = f", {speed.num_processes} processes" if speed.way == DATASETS else ""
+    processes = (
+        f", {count_of(speed.num_processes, 'process', 'processes')}"
+        if speed.way == DATASETS
+        else ""
+    )
     return (
         f"{speed.way}{processes}: {speed.megabytes_per_second:.2f} MB/s of text "
         f"({speed.slowest:.2f} to {speed.fastest:.2f}), {speed.tokens_per_second:,.0f} tokens/s, "
@@ -275,6 +280,11 @@ def flatness_line(flatness: Flatness) -> str:
         f"{_gigabytes(flatness.large_text_bytes)}: {_gigabytes(flatness.large_peak_bytes)}, "
         f"{flatness.ratio:.2f} times as much: {verdict}"
     )
+
+
+def count_of(number: int, one: str, many: str | None = None) -> str:
+    """Return a number with its noun, in the right form."""
+    return f"{number} {one if number == 1 else many or one + 's'}"
 
 
 def _gigabytes(count: int) -> str:

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from textwrap import wrap
+from typing import Any
 
 from plotly.graph_objects import Figure
 
@@ -14,6 +16,12 @@ DASHES = {CONTINUED: "dash", SCRATCH: "dot"}
 INK, SOFT, LINE = "#191f25", "#4d5a64", "#dde2e6"
 FONT = "system-ui, Segoe UI, Roboto, Helvetica Neue, Arial, sans-serif"
 HEIGHT = 1080
+# On a phone the panels stand below each other: pixels of each, and between two of them.
+STACKED_PIXELS, STACKED_GAP = (230, 230, 210, 210, 420), 120
+STACKED_TITLE = 30  # characters of a line
+STACKED_MARGINS, MARGINS = {"l": 56, "r": 14}, {"l": 66, "r": 28}
+LEGEND_TOP = 1.045
+TITLE_SHIFT, SWITCH_PIXELS = 8, 34
 
 
 @dataclass(frozen=True)
@@ -69,12 +77,12 @@ def transparent(colour: str) -> str:
 def lay_out(figure: Figure) -> None:
     """Set fonts, margins, legend and the axes of all panels."""
     figure.update_layout(
-        height=HEIGHT,
-        margin={"l": 66, "r": 28, "t": 110, "b": 56},
+        autosize=True,  # the page gives the height, see side_by_side and stacked
+        margin={**MARGINS, "t": 110, "b": 56},
         paper_bgcolor="white",
         plot_bgcolor="white",
         font={"family": FONT, "size": 13, "color": INK},
-        legend={"orientation": "h", "x": 0, "y": 1.045, "yanchor": "bottom"},
+        legend={"orientation": "h", "x": 0, "y": LEGEND_TOP, "yanchor": "bottom"},
         hoverlabel={"namelength": -1},
         bargap=0.4,
         bargroupgap=0.12,
@@ -110,10 +118,67 @@ def _lay_out_panel(figure: Figure, panel: Panel) -> None:
         # The names of the bars begin where the panel above them does.
         x=FLOPS.place[0] if panel is BARS else left,
         y=top,
-        yshift=24,
+        yanchor="bottom",
+        yshift=TITLE_SHIFT,
         xanchor="left",
+        align="left",
         showarrow=False,
     )
+
+
+def side_by_side() -> dict[str, Any]:
+    """Return what `Plotly.relayout` needs to place the panels as they were drawn."""
+    changes = _placed([panel.place for panel in PANELS])
+    for index, panel in enumerate(PANELS):
+        changes[f"annotations[{index}].text"] = f"<b>{panel.title}</b>"
+        changes[f"annotations[{index}].yshift"] = TITLE_SHIFT
+    # The names of the bars begin where the panel above them does.
+    changes[f"annotations[{PANELS.index(BARS)}].x"] = FLOPS.place[0]
+    return {**changes, **_room(MARGINS, 13, 0), "height": HEIGHT, "legend.y": LEGEND_TOP}
+
+
+def stacked(num_strategies: int) -> dict[str, Any]:
+    """Return the same for a narrow screen: all panels below each other."""
+    total = sum(STACKED_PIXELS) + STACKED_GAP * (len(PANELS) - 1)
+    places, top = [], float(total)
+    for panel, pixels in zip(PANELS, STACKED_PIXELS, strict=True):
+        left = 0.44 if panel is BARS else 0.0
+        places.append((left, 1.0, (top - pixels) / total, top / total))
+        top -= pixels + STACKED_GAP
+    changes = _placed(places)
+    for index, panel in enumerate(PANELS):
+        lines = "<br>".join(wrap(panel.title, STACKED_TITLE))
+        below = SWITCH_PIXELS if panel is FLOPS else 0  # the buttons stand below the title
+        changes[f"annotations[{index}].text"] = f"<b>{lines}</b>"
+        changes[f"annotations[{index}].x"] = 0.0
+        changes[f"annotations[{index}].yshift"] = TITLE_SHIFT + below
+    # The legend has a line for each strategy.
+    height = total + 200 + 24 * num_strategies
+    room = _room(STACKED_MARGINS, 10, 3)
+    return {**changes, **room, "height": height, "legend.y": 1 + 50 / total}
+
+
+def _room(margins: dict[str, int], name_size: int, num_ticks: int) -> dict[str, Any]:
+    """Return the margins, and what the bars' names and numbers take of their panel."""
+    return {
+        **{f"margin.{side}": pixels for side, pixels in margins.items()},
+        f"yaxis{BARS.axes}.tickfont.size": name_size,
+        f"xaxis{BARS.axes}.nticks": num_ticks,  # 0: as many as fit
+    }
+
+
+def _placed(places: Sequence[tuple[float, float, float, float]]) -> dict[str, Any]:
+    """Return the axes, titles and buttons of all panels at (left, right, bottom, top)."""
+    changes: dict[str, Any] = {}
+    for index, (panel, place) in enumerate(zip(PANELS, places, strict=True)):
+        left, right, bottom, top = place
+        changes[f"xaxis{panel.axes}.domain"] = [left, right]
+        changes[f"yaxis{panel.axes}.domain"] = [bottom, top]
+        changes[f"annotations[{index}].x"] = left
+        changes[f"annotations[{index}].y"] = top
+        if panel is FLOPS:
+            changes["updatemenus[0].y"] = top
+    return changes
 
 
 def add_level(figure: Figure, panel: Panel, level: float) -> None:

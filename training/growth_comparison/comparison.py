@@ -31,6 +31,7 @@ from training.growth_comparison.experiment import (
 from training.growth_comparison.options import ComparisonOptions, in_words
 from training.growth_comparison.page import write_page
 from training.growth_comparison.plan import (
+    DATA_FOLDER,
     Plan,
     Target,
     check_same,
@@ -58,7 +59,6 @@ from training.settings import WINDOW_TOKENS, PretrainSettings, Source, describe_
 from training.single import open_reference
 from training.workers import Workers, open_workers
 
-DATA_FOLDER = "data"
 # Between two lines while one model trains.
 QUIET_SECONDS = 15.0
 # The model whose training tokens are known for certain: it never was anything but trained once.
@@ -250,7 +250,7 @@ def _write(report: Report, folder: Path) -> Path:
 
 def _print_report(report: Report, page: Path, folder: Path) -> None:
     _say("")
-    for line in (*table_lines(report), "", LEGEND, "", *sentences(report)):
+    for line in (*table_lines(report), "", *LEGEND, "", *sentences(report)):
         _say(line)
     for line in conditions_lines(report):
         _say(line)

@@ -124,7 +124,9 @@ class ComparisonOptions:
     source_tokens: int | None = knob(
         None, low=0, high=10**15, step=1, help="Tokens the small model was trained on, if known"
     )
-    threads: int | None = knob(None, low=1, high=1024, step=1, help="Nothing: all cores")
+    threads: int | None = knob(
+        None, low=1, high=1024, step=1, help="Threads to compute with; nothing: all cores"
+    )
 
 
 def growth_of(strategy: str) -> dict[str, str] | None:

@@ -4,12 +4,14 @@ A content security policy in the file forbids every connection. What comes from 
 texts) is escaped here; the figure itself holds only words of this package and numbers.
 """
 
+import json
 from html import escape
 from pathlib import Path
 
 import plotly.io
 from plotly.graph_objects import Figure
 
+from training.growth_comparison.chart_layout import HEIGHT, side_by_side, stacked
 from training.growth_comparison.options import in_words, note_on
 from training.growth_comparison.report import (
     LEGEND,
@@ -33,6 +35,7 @@ p { margin: 4px 0; max-width: 90ch; }
 .soft, footer { color: #4d5a64; font-size: 13.5px; }
 .sheet { background: white; border: 1px solid #dde2e6; border-radius: 10px;
   padding: 10px 12px; margin-top: 18px; overflow-x: auto; }
+.sheet > div { height: auto !important; }
 table { border-collapse: collapse; font-size: 13.5px; width: 100%; }
 th { text-align: right; font-weight: 600; color: #4d5a64; }
 td { text-align: right; font-variant-numeric: tabular-nums; }
@@ -40,6 +43,18 @@ th, td { padding: 5px 10px; border-bottom: 1px solid #eceff1; white-space: nowra
 th:first-child, td:first-child { text-align: left; }
 tr:last-child td { border-bottom: 0; }
 li { margin: 3px 0; }
+@media (max-width: 700px) { main { padding: 18px 12px 32px; } }
+"""
+# Below this width two columns of panels are too narrow to be read.
+FIT = """
+const chart = document.getElementById("{plot_id}"), narrow = matchMedia("(max-width: 700px)");
+const fit = async () => {
+  const { height, ...layout } = narrow.matches ? STACKED : SIDE_BY_SIDE;
+  chart.style.height = `${height}px`;
+  await Plotly.relayout(chart, { ...layout, autosize: true });
+};
+narrow.addEventListener("change", fit);
+if (narrow.matches) fit();
 """
 # Plotly's own buttons, less the one that would send the data to another host.
 CONFIG = {
@@ -68,6 +83,8 @@ def make_page(report: Report, figure: Figure) -> str:
         include_mathjax=False,
         full_html=False,
         default_width="100%",
+        default_height=f"{HEIGHT}px",
+        post_script=_fit_script(report, figure),
     )
     first, *others = conditions_lines(report)
     title = f"Ways to grow {escape(report.conditions.plan.model)}"
@@ -81,7 +98,7 @@ def make_page(report: Report, figure: Figure) -> str:
             f'<h1>{title}</h1><p class="soft">{escape(first)}</p>',
             f'<div class="sheet">{chart}</div>',
             f"<h2>Figures</h2><div class='sheet'>{_table(report)}</div>",
-            f'<p class="soft">{escape(LEGEND)}</p>',
+            *(f'<p class="soft">{escape(line)}</p>' for line in LEGEND),
             "<h2>What was found</h2><ul>",
             *(f"<li>{escape(line)}</li>" for line in sentences(report)),
             "</ul><footer>",
@@ -90,6 +107,20 @@ def make_page(report: Report, figure: Figure) -> str:
             "</footer></main></body></html>",
         )
     )
+
+
+def _fit_script(report: Report, figure: Figure) -> str:
+    """Return the script that places the panels by the width of the screen, as it turns too."""
+    layouts = {
+        "STACKED": stacked(len(report.conditions.plan.strategies)),
+        "SIDE_BY_SIDE": side_by_side(),
+    }
+    script = FIT
+    for name, layout in layouts.items():
+        if not figure.layout.updatemenus:  # no buttons to place
+            layout.pop("updatemenus[0].y")
+        script = script.replace(name, json.dumps(layout))
+    return script
 
 
 def _table(report: Report) -> str:

@@ -26,6 +26,7 @@ from training.growth_comparison.options import (
 from training.settings import WINDOW_TOKENS
 
 PLAN_FILE = "plan.json"
+DATA_FOLDER = "data"
 # Measurements of a run after the one at its start: close together at first, where growth shows.
 NUM_POINTS = 10
 MIN_STEPS = 4
@@ -109,7 +110,8 @@ def make_plan(
     if len(set(strategies)) < len(strategies) or len(set(factors)) < len(factors):
         raise OptionError("A strategy or a share of the learning rate is given twice.")
     if not all(0 < factor <= 100 for factor in factors):
-        raise OptionError(f"Shares of the learning rate must be above 0 and at most 100: {factors}")
+        shares = ", ".join(f"{factor:g}" for factor in factors)
+        raise OptionError(f"Rate factors must be above 0 and at most 100; got {shares}.")
     return Plan(
         model=options.model,
         revision=revision,
@@ -221,10 +223,12 @@ def read_plan(folder: Path) -> Plan | None:
     """Return the plan of a comparison that was begun in this folder, or None.
 
     Raises:
-        RunError: there is one, and it cannot be read.
+        RunError: there is one, and it cannot be read; or the folder holds something else.
     """
     path = folder / PLAN_FILE
     if not path.exists():
+        if folder.exists() and (not folder.is_dir() or is_foreign(folder)):
+            raise RunError(f"{folder} is there and holds no comparison. Give another --output.")
         return None
     try:
         plan = from_json(Plan, read_json(path))
@@ -233,6 +237,11 @@ def read_plan(folder: Path) -> Plan | None:
     except OptionError as error:
         raise RunError(f"{path} is not the plan of a comparison: {error}") from error
     return plan
+
+
+def is_foreign(folder: Path) -> bool:
+    """Tell whether a folder without a plan holds more than the text of an interrupted beginning."""
+    return any(entry.name != DATA_FOLDER for entry in folder.iterdir())
 
 
 def check_same(stored: Plan, asked: Plan, given: Sequence[str]) -> None:

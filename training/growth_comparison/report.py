@@ -36,11 +36,13 @@ HEADINGS = (
     "halves apart",
 )
 LEGEND = (
-    "Losses in nats per token on held-out text. jump: what growing alone did to the loss. "
-    "max logit shift: the largest change of a logit by growing, on a fixed probe. bump: the "
-    "highest loss of the run above that of the continued small model on the same batches. tokens "
-    "to source: after so many the loss stays at or below the small model's before training. "
-    "halves apart: |W top - W bottom| / |W| of a clone, first and last."
+    "Losses in nats per token on held-out text.",
+    "rate: share of the learning rate; a clone takes its own part of it (half at twice the width).",
+    "jump: what growing alone did to the loss.",
+    "max logit shift: the largest change of a logit by growing, on a fixed probe.",
+    "bump: the highest loss above that of the continued small model on the same batches.",
+    "tokens to source: after so many the loss stays at or below the small model's before training.",
+    "halves apart: |W top - W bottom| / |W| of a clone, first and last.",
 )
 
 
