@@ -23,6 +23,9 @@ from stentor.engine.sampling import SamplingSettings
 from stentor.engine.stream import StopReason, Stream
 from stentor.models import MODELS
 
+# Requests for each slot: the first text that ended early once let in a client that was to wait.
+QUEUE = 3
+
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
@@ -150,7 +153,7 @@ def test_a_client_that_leaves_frees_its_place(
 ) -> None:
     """Gradio closes its generator at the next update: where nothing changed there once was none."""
     engine = server.engine
-    with crowd(engine, engine.num_slots - (0 if is_waiting else 1)):
+    with crowd(engine, QUEUE * engine.num_slots if is_waiting else engine.num_slots - 1):
         line = listen_raw(server, begin(server))
         stream = submitted[-1]
         wait_until(lambda: bool(stream.snapshot().queue_position) == is_waiting)
@@ -166,7 +169,7 @@ def test_a_call_that_takes_one_answer_only_leaves_nothing_behind(
     """Gradio's /run answers with the first update and drops the generator."""
     values = {**defaults_of(server.client.get("/info"), "generate"), "model": MODEL}
     values.update(prompt=PROMPT, max_new_tokens=500, seed=4)
-    with crowd(server.engine, server.engine.num_slots):
+    with crowd(server.engine, QUEUE * server.engine.num_slots):
         answer = server.client.post("/run/generate", {"data": list(values.values())})
         assert answer["data"][0]["stop_reason"] is None
         assert submitted[-1].wait(PATIENCE_SECONDS)
