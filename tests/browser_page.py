@@ -9,6 +9,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -18,6 +19,7 @@ from playwright.sync_api import ConsoleMessage, Page, Request, Response, sync_pl
 from stentor.ui import build_app, launch_options
 from stentor.ui.context import AppContext
 
+ARTEFACTS = Path(__file__).resolve().parent.parent / ".artefacts"
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 HOW_TO_GET_ONE = (
     "No Chromium found. Install one (Debian: apt-get install chromium), or name yours in the "
@@ -79,6 +81,12 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def keep_screenshot(page: Page, name: str) -> None:
+    """Keep a picture of the whole page as `.artefacts/<name>.png`, to be looked at by people."""
+    ARTEFACTS.mkdir(exist_ok=True)
+    page.screenshot(path=ARTEFACTS / f"{name}.png", full_page=True)
 
 
 @contextmanager

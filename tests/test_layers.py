@@ -16,6 +16,7 @@ STANDARD_LIBRARY_ONLY = (
     "stentor/models.py",
     "stentor/runs.py",
     "stentor/jobs.py",
+    "training/alarm_settings.py",
     "training/recipe.py",
     "training/settings.py",
     "training/recipes/__init__.py",
@@ -25,7 +26,12 @@ STANDARD_LIBRARY_ONLY = (
     "training/recipes/stentor_big_plus.py",
 )
 OURS = ("stentor", "training")
-TRAINING_FOR_THE_PAGE = ("training.recipe", "training.recipes", "training.settings")
+TRAINING_FOR_THE_PAGE = (
+    "training.alarm_settings",
+    "training.recipe",
+    "training.recipes",
+    "training.settings",
+)
 # The names of tabs, each with its helper modules `<tab>_*.py`.
 TABS = ("compare", "prompts", "train")
 # What a module may do at its top level: define names.

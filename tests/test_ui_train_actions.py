@@ -10,21 +10,18 @@ import pytest
 from stentor.errors import DataError, OptionError, RunError
 from stentor.home import uploads_folder
 from stentor.runs import Run, Status, create_run, list_runs, process_start, write_status
-from stentor.ui import train_actions
+from stentor.ui import train_uploads
 from stentor.ui.train_actions import (
-    MAX_FILE_BYTES,
     PATIENCE_SECONDS,
     Plan,
     budgets_differ,
     command_of,
-    list_texts,
     planned_recipe,
     resume_run,
-    safe_name,
-    save_texts,
     start_run,
     stop_run,
 )
+from stentor.ui.train_uploads import MAX_FILE_BYTES, list_texts, safe_name, save_texts
 from training.__main__ import make_parser
 from training.recipe_flags import chosen_recipe
 from training.recipes import RECIPES, find_recipe
@@ -103,7 +100,7 @@ def test_what_is_no_training_text_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_folder_of_uploads_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(train_actions, "MAX_FOLDER_BYTES", 25)
+    monkeypatch.setattr(train_uploads, "MAX_FOLDER_BYTES", 25)
     save_texts([write_upload(tmp_path, "a.txt", "x" * 20)], None)
     with pytest.raises(DataError, match="has 20 bytes already"):
         save_texts([write_upload(tmp_path, "b.txt", "x" * 20)], None)

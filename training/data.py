@@ -9,7 +9,6 @@ the stage is written last. What reads them is in stage_data.py.
 import json
 import re
 from collections.abc import Callable, Generator
-from dataclasses import asdict
 from pathlib import Path
 
 from tokenizers import Tokenizer
@@ -72,7 +71,7 @@ def prepare_stage_data(
     )
     total = settings.total_steps() * settings.batch_size
     identity = digest_of_values(
-        [asked, [asdict(source) for source in sources], total, settings.validation_windows]
+        [asked, [source.identity() for source in sources], total, settings.validation_windows]
     )
     with writing("Prepared text", folder, only_when_full=True):
         kept = _kept_before(folder, identity)
@@ -84,7 +83,7 @@ def prepare_stage_data(
         names = [f"{index}-{_slug(source)}" for index, source in zip(kept, chosen, strict=True)]
         for source, name, *counts in zip(chosen, names, needed, held_out, strict=True):
             order = Order(
-                identity=digest_of_values([asked, asdict(source), counts]),
+                identity=digest_of_values([asked, source.identity(), counts]),
                 label=source.describe(),
                 dtype=token_dtype(tokenizer, end_token),
                 end_token=end_token,

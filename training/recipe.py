@@ -7,12 +7,13 @@ only.
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from stentor.errors import DataError, OptionError
 from stentor.knobs import check, choose, knob, unchecked_from_json
+from training.alarm_settings import AlarmSettings
 from training.settings import (
     SETTINGS,
     ExpandSettings,
@@ -22,6 +23,10 @@ from training.settings import (
 )
 
 STAGE_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
+DEVICES = re.compile(r"(\d{1,2}(,\d{1,2})*)?")
+# What every checkpoint continues, always from the same seed: a story, a fact, an explanation.
+SAMPLE_PROMPTS = ("One morning the", "The river is", "Water boils when", "She opened the door and")
+MAX_SAMPLE_PROMPTS, MAX_SAMPLE_CHARACTERS = 8, 300
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,7 @@ class Stage:
     kind: str
     title: str
     settings: StageSettings
+    skip: bool = False  # kept in a plan and left out of a run, see without_skipped
 
     def total_steps(self) -> int:
         """Return the optimizer steps of this stage (0 where nothing is trained)."""
@@ -52,12 +58,28 @@ class Recipe:
     num_processes: int | None = knob(
         None, low=1, high=64, step=1, help="That train together; nothing: one per GPU, else one"
     )
+    devices: str = knob("", help="GPUs to train on, such as 0 or 0,1; nothing: all of them")
+    sample_prompts: tuple[str, ...] = SAMPLE_PROMPTS
+    alarms: AlarmSettings = field(default_factory=AlarmSettings)
     notes: tuple[str, ...] = ()
+
+    def device_numbers(self) -> tuple[int, ...] | None:
+        """Return the GPUs that `devices` names; None: whatever there is."""
+        return tuple(int(part) for part in self.devices.split(",")) if self.devices else None
+
+
+def without_skipped(recipe: Recipe) -> Recipe:
+    """Return what a run is made of: the recipe without the stages that are to be skipped.
+
+    Raises:
+        OptionError: what is left is no recipe, such as one that replays a skipped stage.
+    """
+    return check_recipe(replace(recipe, stages=tuple(s for s in recipe.stages if not s.skip)))
 
 
 def check_recipe(recipe: Recipe) -> Recipe:
     """Return `recipe`, or raise one OptionError that names every problem."""
-    problems = _problems_of(recipe)
+    problems = _problems_of(recipe) + _problems_of(recipe.alarms) + _sampling_problems(recipe)
     names = [stage.name for stage in recipe.stages]
     if not names:
         problems.append("A recipe needs at least one stage.")
@@ -72,6 +94,23 @@ def check_recipe(recipe: Recipe) -> Recipe:
     if problems:
         raise OptionError(" ".join(problems))
     return recipe
+
+
+def _sampling_problems(recipe: Recipe) -> list[str]:
+    """Return what is wrong with the devices and the prompts of a recipe."""
+    problems = []
+    if isinstance(recipe.devices, str) and not DEVICES.fullmatch(recipe.devices):
+        problems.append(f"Devices must be like 0 or 0,1, or nothing; got {recipe.devices!r:.80}.")
+    prompts = recipe.sample_prompts if isinstance(recipe.sample_prompts, tuple) else ()
+    lengths = [len(prompt) for prompt in prompts if isinstance(prompt, str)]
+    if len(prompts) > MAX_SAMPLE_PROMPTS or max(lengths, default=0) > MAX_SAMPLE_CHARACTERS:
+        problems.append(
+            f"At most {MAX_SAMPLE_PROMPTS} sample prompts of {MAX_SAMPLE_CHARACTERS} characters "
+            f"each; got {len(prompts)} of at most {max(lengths, default=0):,}."
+        )
+    if len(lengths) == len(prompts) and not all(prompt.strip() for prompt in prompts):
+        problems.append("A sample prompt is empty. Write a few words, or remove it.")
+    return problems
 
 
 def _stage_problems(stage: Stage) -> list[str]:
@@ -146,7 +185,7 @@ def sources_of(recipe: Recipe, stage: Stage) -> tuple[Source, ...]:
     return tuple(found)
 
 
-def _problems_of(*parts: Recipe | Stage | StageSettings | Source) -> list[str]:
+def _problems_of(*parts: Recipe | Stage | StageSettings | Source | AlarmSettings) -> list[str]:
     """Return what `check` says of each part."""
     problems = []
     for part in parts:

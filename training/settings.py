@@ -4,7 +4,8 @@ Every option is declared here once (see stentor/knobs.py). Standard library only
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from stentor.knobs import knob
 
@@ -28,7 +29,12 @@ class Source:
     revision: str | None = None
     column: str = "text"
     paths: tuple[str, ...] = ()
+    licence: str = ""  # of the text, as a model card names it; the card of a run repeats it
     weight: float = knob(1.0, low=0.001, high=1e6, step=1.0, help="Share of the stage's tokens")
+
+    def identity(self) -> dict[str, Any]:
+        """Return what decides the text: all but its licence."""
+        return {name: value for name, value in asdict(self).items() if name != "licence"}
 
     def describe(self) -> str:
         """Return the source in a few words."""

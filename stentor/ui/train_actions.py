@@ -1,30 +1,23 @@
-"""What the Training tab's buttons do: plan, start, stop and resume a run, keep uploaded text.
+"""What the Training tab's buttons do: plan, start, stop and resume a run.
 
 Every function that changes something asks first whether it may, because anyone who can reach the
 server can call a handler without the page. Knows no Gradio.
 """
 
-import re
 import shlex
-import shutil
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from stentor import jobs
-from stentor.errors import DataError, OptionError, RunError
-from stentor.home import uploads_folder
+from stentor.errors import OptionError, RunError
 from stentor.runs import Run, create_run, current_status, open_run
-from stentor.ui.shared import duration, file_size
+from stentor.ui.shared import duration
+from stentor.ui.train_allowed import must_be_allowed
+from stentor.ui.train_uploads import find_text
 from training.recipe import Recipe, check_recipe, check_text, recipe_to_json, with_budget, with_text
 from training.recipes import find_recipe
 from training.settings import PretrainSettings
 
-TEXT_KINDS = (".txt", ".jsonl", ".parquet")
-MAX_FILE_BYTES = 200_000_000
-MAX_FOLDER_BYTES = 2_000_000_000
-MAX_NAME = 80
 EVERY_STAGE = ""
 # A step of a large batch takes a while; after this long without an end, a second stop is harder.
 PATIENCE_SECONDS = 30.0
@@ -54,7 +47,7 @@ def planned_recipe(plan: Plan) -> Recipe:
     if plan.budget:
         recipe = with_budget(recipe, plan.budget)
     if plan.texts:
-        paths = tuple(str(_find_text(name)) for name in plan.texts)
+        paths = tuple(str(find_text(name)) for name in plan.texts)
         recipe = with_text(recipe, paths, plan.text_stage or None)
     return check_recipe(recipe)
 
@@ -64,7 +57,7 @@ def command_of(plan: Plan) -> str:
     words = ["python", "-m", "training", "run", plan.recipe]
     stage = f"{plan.text_stage}=" if plan.text_stage else ""
     for name in plan.texts:
-        words += ["--text", f"{stage}{_find_text(name)}"]
+        words += ["--text", f"{stage}{find_text(name)}"]
     if plan.budget:
         words += ["--budget", plan.budget]
     return shlex.join(words)
@@ -77,7 +70,7 @@ def start_run(plan: Plan, refusal: str | None) -> Run:
         RunError: not allowed here, or another run is going.
         OptionError, DataError: a bad plan, or a stage without its text.
     """
-    _must_be_allowed(refusal)
+    must_be_allowed(refusal)
     recipe = planned_recipe(plan)
     check_text(recipe)
     jobs.check_can_start()  # before a folder is made
@@ -88,7 +81,7 @@ def start_run(plan: Plan, refusal: str | None) -> Run:
 
 def resume_run(run_id: str, refusal: str | None) -> str:
     """Let a run go on from its last checkpoint; return the news for the user."""
-    _must_be_allowed(refusal)
+    must_be_allowed(refusal)
     run = open_run(run_id)
     state = current_status(run).state
     if state == "finished":
@@ -101,7 +94,7 @@ def resume_run(run_id: str, refusal: str | None) -> str:
 
 def stop_run(run_id: str, refusal: str | None) -> str:
     """Ask a run to save and end; asked again after PATIENCE_SECONDS, end its process."""
-    _must_be_allowed(refusal)
+    must_be_allowed(refusal)
     run = open_run(run_id)
     if current_status(run).state not in jobs.ACTIVE_STATES:
         raise RunError(f"Run {run.id} is not going.")
@@ -123,88 +116,6 @@ def seconds_since_stop(run: Run) -> float | None:
         return max(0.0, time.time() - run.stop_file.stat().st_mtime)
     except OSError:
         return None
-
-
-def list_texts() -> list[str]:
-    """Return the names of the uploaded files."""
-    folder = uploads_folder()
-    if not folder.is_dir():
-        return []
-    return sorted(path.name for path in folder.iterdir() if _is_text(path))
-
-
-def save_texts(paths: Sequence[str], refusal: str | None) -> list[str]:
-    """Copy uploaded files into the uploads folder under safe names; return those names.
-
-    Raises:
-        RunError: training, and so uploading, is not allowed here.
-        DataError: a file of another kind, or too much.
-    """
-    _must_be_allowed(refusal)
-    folder = uploads_folder()
-    folder.mkdir(parents=True, exist_ok=True)
-    sources = [Path(path) for path in paths]
-    for source in sources:
-        _check_upload(source)
-    held = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
-    if held + sum(source.stat().st_size for source in sources) > MAX_FOLDER_BYTES:
-        raise DataError(
-            f"{folder} may hold {file_size(MAX_FOLDER_BYTES)} and has {file_size(held)} already. "
-            "Delete files there that you no longer need."
-        )
-    return [_copy(source, folder) for source in sources]
-
-
-def safe_name(name: str) -> str:
-    """Return a file name of letters, digits, `_` and `-` and its kind, without any folder."""
-    base = re.split(r"[/\\]", name)[-1]
-    stem, dot, kind = base.rpartition(".")
-    cleaned = re.sub(r"[^\w-]+", "-", stem if dot else base).strip("-")
-    return f"{cleaned[:MAX_NAME] or 'text'}.{kind.lower()}"
-
-
-def _check_upload(source: Path) -> None:
-    if source.suffix.lower() not in TEXT_KINDS:
-        raise DataError(f"{source.name[:MAX_NAME]} is none of {', '.join(TEXT_KINDS)}.")
-    size = source.stat().st_size
-    if not 0 < size <= MAX_FILE_BYTES:
-        raise DataError(
-            f"{source.name[:MAX_NAME]} has {file_size(size)}; a file must have some text and at "
-            f"most {file_size(MAX_FILE_BYTES)}. Cut it into parts, or use the command line."
-        )
-
-
-def _copy(source: Path, folder: Path) -> str:
-    """Copy to a name that is not taken; `x` mode decides races."""
-    name = safe_name(source.name)
-    stem, _, kind = name.rpartition(".")
-    for number in range(1, 1_000):
-        target = folder / (name if number == 1 else f"{stem}-{number}.{kind}")
-        try:
-            with source.open("rb") as reading, target.open("xb") as writing:
-                shutil.copyfileobj(reading, writing)
-        except FileExistsError:
-            continue
-        return target.name
-    raise DataError(f"There are too many files called {name}. Delete some in {folder}.")
-
-
-def _find_text(name: str) -> Path:
-    """Return the path of an uploaded file; only names that are listed, so nothing else opens."""
-    if name not in list_texts():
-        raise DataError(f"There is no uploaded file {name[:MAX_NAME]!r}. Upload it first.")
-    return uploads_folder() / name
-
-
-def _is_text(path: Path) -> bool:
-    return path.is_file() and not path.is_symlink() and path.suffix.lower() in TEXT_KINDS
-
-
-def _must_be_allowed(refusal: str | None) -> None:
-    """Raise RunError where training is switched off; a Space is asked each time."""
-    why = refusal or jobs.training_refusal()
-    if why:
-        raise RunError(why)
 
 
 def budgets_differ(recipe: Recipe) -> bool:

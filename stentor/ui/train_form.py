@@ -19,16 +19,13 @@ from stentor.ui.context import AppContext
 from stentor.ui.shared import HIDDEN, file_size, guarded, status_line
 from stentor.ui.train_actions import (
     EVERY_STAGE,
-    MAX_FILE_BYTES,
-    TEXT_KINDS,
     Plan,
     budgets_differ,
     command_of,
-    list_texts,
     planned_recipe,
-    save_texts,
     start_run,
 )
+from stentor.ui.train_uploads import MAX_FILE_BYTES, TEXT_KINDS, list_texts, save_texts
 from training.recipe import Recipe, Stage, check_text
 from training.recipes import RECIPES, find_recipe
 from training.settings import CreateSettings, PretrainSettings

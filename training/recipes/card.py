@@ -8,6 +8,7 @@ FINEWEB_EDU = Source(
     name="HuggingFaceFW/fineweb-edu",
     subset="sample-10BT",
     revision="87f09149ef4734204d70ed1d046ddc9ca3f2b8f9",
+    licence="ODC-By 1.0",
 )
 SCIPHI = Source(
     kind="hub",

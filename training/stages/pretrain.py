@@ -7,6 +7,7 @@ random states. The steps themselves are in pretraining.py.
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -117,6 +118,8 @@ def _check_unchanged(settings: PretrainSettings, resumed: Resumed, context: Stag
         return
     before = {**before, "seed": resumed.details.get("seed")}
     now = {**json.loads(json.dumps(asdict(settings))), "seed": context.recipe.seed}
+    for values in (before, now):
+        values["sources"] = [_text_of(source) for source in values.get("sources", ())]
     changed = [name for name, value in now.items() if name in before and before[name] != value]
     words = {name: f"{name} is {now[name]} and was {before[name]}" for name in changed}
     fixed = [words[name] for name in changed if name in DECIDE_WINDOWS]
@@ -130,6 +133,11 @@ def _check_unchanged(settings: PretrainSettings, resumed: Resumed, context: Stag
         context.recorder.warn(
             f"The recipe was changed since {resumed.folder.name}: {'; '.join(words.values())}."
         )
+
+
+def _text_of(source: dict[str, Any]) -> dict[str, Any]:
+    """Return a source without its licence, which earlier versions did not note."""
+    return {name: value for name, value in source.items() if name != "licence"}
 
 
 def _announce(start: _Start, context: StageContext, precision: str) -> None:
