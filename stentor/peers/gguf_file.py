@@ -1,9 +1,10 @@
 """A checkpoint as one GGUF file for llama.cpp: the same weights under other names.
 
-Writes no vocabulary: the bench hands over token ids.
+The bench hands over token ids and needs no vocabulary; a file for others has one.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +33,35 @@ OTHER_NAMES = {
 }
 
 
-def write_gguf(path: Path, files: Sequence[str], shape: Shape, kind: str) -> None:
-    """Write the weights as `kind`: "Q8_0" or "F16"; vectors stay fp32."""
+@dataclass(frozen=True)
+class Vocabulary:
+    """A byte-level BPE tokenizer as llama.cpp reads it; `splitting` is its name for a regex."""
+
+    tokens: tuple[str, ...]
+    is_special: tuple[bool, ...]
+    merges: tuple[str, ...]
+    splitting: str
+    end_token: int
+
+
+def write_gguf(
+    path: Path,
+    files: Sequence[str],
+    shape: Shape,
+    kind: str,
+    *,
+    name: str | None = None,
+    vocabulary: Vocabulary | None = None,
+) -> None:
+    """Write the weights as `kind`: "Q8_0", "F16" or "F32"; vectors stay fp32."""
     writer = gguf.GGUFWriter(path, "llama")
+    if name:
+        writer.add_name(name)
     _write_shape(writer, shape)
+    if vocabulary:
+        _write_vocabulary(writer, vocabulary)
+    else:
+        writer.add_tokenizer_model("none")
     wanted = gguf.GGMLQuantizationType[kind]
     for name, tensor in read_tensors(files):
         own_name = _name(name)
@@ -65,7 +91,20 @@ def _write_shape(writer: Any, shape: Shape) -> None:  # noqa: ANN401 - gguf has 
     writer.add_rope_freq_base(shape.rope_theta)
     writer.add_layer_norm_rms_eps(shape.rms_norm_eps)
     writer.add_vocab_size(shape.vocab_size)
-    writer.add_tokenizer_model("none")
+
+
+def _write_vocabulary(writer: Any, vocabulary: Vocabulary) -> None:  # noqa: ANN401
+    kinds = gguf.TokenType
+    writer.add_tokenizer_model("gpt2")  # llama.cpp's name for byte-level BPE
+    writer.add_tokenizer_pre(vocabulary.splitting)
+    writer.add_token_list(list(vocabulary.tokens))
+    writer.add_token_types(
+        [kinds.CONTROL if special else kinds.NORMAL for special in vocabulary.is_special]
+    )
+    writer.add_token_merges(list(vocabulary.merges))
+    writer.add_eos_token_id(vocabulary.end_token)
+    writer.add_add_bos_token(False)
+    writer.add_add_space_prefix(False)
 
 
 def _name(name: str) -> str | None:

@@ -1,0 +1,1 @@
+"""From a finished run to a model folder for others: card, weights, GGUF, the Hub."""
