@@ -13,8 +13,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from stentor.errors import ModelError, OptionError, RunError
 from stentor.loading import open_checkpoint_folder
 from stentor.runs import Run, append_event
-from training.hand_over.folder import check_licence, write_folder
+from training.hand_over.folder import write_folder
 from training.hand_over.model_card import NOT_STATED, line
+from training.hand_over.settings import HandOverSettings, check_settings
 from training.hand_over.story import RunStory, read_story
 from training.integrity import check_sealed
 from training.recipe import recipe_from_json
@@ -37,9 +38,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory, tiny_model_folder: Path) 
     return run
 
 
-def hand_over(story: RunStory, output: Path, gguf: str | None = None) -> str:
+def hand_over(story: RunStory, output: Path) -> str:
     """Write the folder and return its card."""
-    write_folder(story, output, name="River *model*", licence="mit", dtype="float32", gguf=gguf)
+    write_folder(story, output, HandOverSettings("River *model*", "mit", "float32"))
     return (output / "README.md").read_text(encoding="utf-8")
 
 
@@ -97,7 +98,7 @@ def test_what_cannot_be_handed_over_is_refused(finished: Run, tmp_path: Path) ->
         read_story(finished, "general-000099")
     for licence in ("MIT", "mit\nfree: yes", "", "../x"):
         with pytest.raises(OptionError, match="named as on the Hub"):
-            check_licence(licence)
+            check_settings(HandOverSettings(licence=licence))
     copy = Run(tmp_path / "copy")
     subprocess.run(["cp", "-r", finished.folder, copy.folder], check=True)
     append_event(copy, "warning", message="Look here.")

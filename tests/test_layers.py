@@ -17,6 +17,7 @@ STANDARD_LIBRARY_ONLY = (
     "stentor/runs.py",
     "stentor/jobs.py",
     "training/alarm_settings.py",
+    "training/hand_over/settings.py",
     "training/recipe.py",
     "training/settings.py",
     "training/recipes/__init__.py",
@@ -28,6 +29,7 @@ STANDARD_LIBRARY_ONLY = (
 OURS = ("stentor", "training")
 TRAINING_FOR_THE_PAGE = (
     "training.alarm_settings",
+    "training.hand_over.settings",
     "training.recipe",
     "training.recipes",
     "training.settings",

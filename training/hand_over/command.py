@@ -7,10 +7,9 @@ from typing import Any
 
 from stentor.errors import OptionError
 from stentor.home import home
+from stentor.knobs import add_arguments, from_arguments
 from stentor.runs import open_run
-
-DTYPES = ("float16", "bfloat16", "float32")
-GGUF_KINDS = ("F32", "F16", "Q8_0")
+from training.hand_over.settings import HandOverSettings, check_settings
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -25,46 +24,26 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--checkpoint", metavar="NAME", help="one of its checkpoints instead of the last"
     )
-    parser.add_argument("--name", help="of the model, for its card (default: the recipe's title)")
-    parser.add_argument(
-        "--licence", default="other", help="of the weights, as the Hub names it (default: other)"
-    )
-    parser.add_argument("--dtype", choices=DTYPES, default="float16")
-    parser.add_argument(
-        "--gguf", choices=GGUF_KINDS, help="write a GGUF file for llama.cpp as well"
-    )
-    parser.add_argument(
-        "--push",
-        metavar="OWNER/NAME",
-        help="upload the folder to the Hub; needs HF_TOKEN in the environment",
-    )
-    parser.add_argument("--public", action="store_true", help="a new repository is open to all")
+    add_arguments(parser, HandOverSettings)
 
 
 def run(parsed: argparse.Namespace) -> int:
     """Write the folder, push it if asked to, and say where it is; return the exit code."""
+    settings = check_settings(from_arguments(HandOverSettings, parsed))
     # They need torch, and --help must not.
     folder, story_module, hub = map(_part, ("folder", "story", "hub"))
-    run_folder = open_run(parsed.run_id)
-    story = story_module.read_story(run_folder, parsed.checkpoint)
+    story = story_module.read_story(open_run(parsed.run_id), parsed.checkpoint)
     output = (parsed.output or home() / "models" / _default_name(parsed)).resolve()
     if output.exists():
         raise OptionError(f"{output} exists already; name a folder that does not.")
-    if parsed.push:
-        hub.check_can_push(parsed.push)
-    written = folder.write_folder(
-        story,
-        output,
-        name=parsed.name or story.recipe.title,
-        licence=parsed.licence,
-        dtype=parsed.dtype,
-        gguf=parsed.gguf,
-    )
+    if settings.push:
+        hub.check_can_push(settings.push)
+    written = folder.write_folder(story, output, settings)
     for path in sorted(output.iterdir()):
         print(f"  {path.name:36} {path.stat().st_size:>14,} bytes")
     print(f"{output}: {written.num_parameters:,} parameters, {written.revision}")
-    if parsed.push:
-        print(hub.push(output, parsed.push, is_private=not parsed.public))
+    if settings.push:
+        print(hub.push(output, settings.push, is_private=not settings.public))
     return 0
 
 

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from stentor.errors import ModelError, OptionError
-from stentor.knobs import from_json, to_json
+from stentor.knobs import from_json, knobs, to_json
 from stentor.loading import Checkpoint
 from stentor.model_folder import TOKENIZER_FILE, read_json
 from stentor.peers.protocol import Shape
 from training.checkpoint import end_token_of
-from training.hand_over.command import GGUF_KINDS
+from training.hand_over.settings import NO_GGUF, HandOverSettings
 
 # What splits text before BPE -> llama.cpp's name of it. The regex of ByteLevel is GPT-2's; with
 # every digit apart it is SmolLM's (llama.cpp, src/llama-vocab.cpp).
@@ -29,8 +29,9 @@ def check_can_write(checkpoint: Checkpoint, kind: str) -> None:
         OptionError: an unknown kind, or the package `gguf` is not installed.
         ModelError: llama.cpp would not read the tokenizer, or the model, as we do.
     """
-    if kind not in GGUF_KINDS:
-        raise OptionError(f"A GGUF file is one of {', '.join(GGUF_KINDS)}; got {kind!r:.40}.")
+    kinds = [name for name in knobs(HandOverSettings)["gguf"].choices if name != NO_GGUF]
+    if kind not in kinds:
+        raise OptionError(f"A GGUF file is one of {', '.join(kinds)}; got {kind!r:.40}.")
     if importlib.util.find_spec("gguf") is None:
         raise OptionError("Writing GGUF needs the package gguf: pip install gguf")
     _read_vocabulary(checkpoint)

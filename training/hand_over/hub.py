@@ -1,7 +1,6 @@
 """A model folder to the Hub. The token comes from the environment only, and is never shown."""
 
 import os
-import re
 from pathlib import Path
 
 from huggingface_hub import HfApi
@@ -9,9 +8,9 @@ from huggingface_hub.errors import HfHubHTTPError
 
 from stentor.errors import ModelError, OptionError
 from stentor.hub import is_offline
+from training.hand_over.settings import REPOSITORY
 
 TOKEN_VARIABLE = "HF_TOKEN"
-REPOSITORY = re.compile(r"\w[\w.-]{0,95}/\w[\w.-]{0,95}")
 
 
 def check_can_push(repository: str) -> None:
