@@ -70,6 +70,7 @@ def test_the_card_tells_recipe_data_licences_figures_and_limits(
     assert f"{finished.id}, checkpoint {LAST}" in card.replace("\\", "")
     assert "| general | rivers.txt | 75% |" in card and "| CC BY 4.0 |" in card
     assert "made by the playground itself" in card and NOT_STATED not in card
+    assert "licence on its card: not stated" in card, "the tiny model has no card"
     parameters = open_checkpoint_folder(tmp_path / "river").num_parameters
     assert f"{parameters:,} parameters, grown from" in card
     tokens = 2 * NUM_STEPS * 4 * 512

@@ -89,11 +89,19 @@ def _facts(story: RunStory, checkpoint: Checkpoint) -> str:
             f"{shape.head_dim}, SwiGLU {shape.intermediate_size:,}",
         ),
         ("vocabulary and context", f"{shape.vocab_size:,} and {shape.context_length:,} tokens"),
+        ("starts from", _start(story)),
         ("training tokens", f"{story.tokens:,}"),
         ("trained on", "; ".join(story.machines) or "not known"),
         ("went on after a stop or a kill", f"{story.resumes} time(s)"),
     ]
     return table(("", ""), rows)
+
+
+def _start(story: RunStory) -> str:
+    if story.recipe.start is None:
+        return "random weights"
+    licence = story.start_licence or "not stated"
+    return f"{story.recipe.start}; licence on its card: {licence}"
 
 
 def _stages(story: RunStory) -> str:

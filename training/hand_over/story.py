@@ -3,11 +3,14 @@
 Knows no words: those are in model_card.py.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from stentor.errors import RunError
+from stentor.errors import RunError, StentorError
+from stentor.hub import folder_of
+from stentor.models import find_model
 from stentor.runs import Run, current_status, list_checkpoints, read_events, read_recipe
 from training.recipe import Recipe, Stage, recipe_from_json
 
@@ -38,6 +41,7 @@ class RunStory:
     state: str
     checkpoint: str
     stages: dict[str, StageStory]
+    start_licence: str | None = None  # as the start model's own card names it
     tokens: int = 0
     resumes: int = 0
     machines: list[str] = field(default_factory=list)
@@ -62,7 +66,7 @@ def read_story(run: Run, checkpoint: str | None = None) -> RunStory:
     if name not in names:
         raise RunError(f"Run {run.id} has no checkpoint {name!r:.80}; it has: {', '.join(names)}.")
     stages = {stage.name: StageStory(stage) for stage in recipe.stages}
-    story = RunStory(run, recipe, state, name, stages)
+    story = RunStory(run, recipe, state, name, stages, _start_licence(recipe))
     for event in _events_up_to(run, name):
         _take(story, event)
     return story
@@ -71,6 +75,18 @@ def read_story(run: Run, checkpoint: str | None = None) -> RunStory:
 def _final_name(run: Run, recipe: Recipe) -> str:
     last = recipe.stages[-1]
     return f"{last.name}-{last.total_steps():06d}"
+
+
+def _start_licence(recipe: Recipe) -> str | None:
+    """Return the licence in the front matter of the start model's card, where it is at hand."""
+    try:
+        folder = folder_of(find_model(recipe.start)) if recipe.start else None
+        card = (folder / "README.md").read_text(encoding="utf-8") if folder else ""
+    except (StentorError, OSError, UnicodeDecodeError):  # moved or deleted since
+        return None
+    front_matter = card.split("---")[1] if card.startswith("---") else ""
+    found = re.search(r"^license: *(\S{1,60})", front_matter, re.MULTILINE)
+    return found[1] if found else None
 
 
 def _events_up_to(run: Run, checkpoint: str) -> Iterator[dict[str, Any]]:
