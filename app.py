@@ -1,6 +1,6 @@
 """The playground's entry point: read the flags, build the page, serve it.
 
-    python app.py [--host 127.0.0.1] [--port 7860] [--pair auto] [--precision auto] [--open]
+    python app.py [--host 127.0.0.1] [--port 7860] [--pair auto] [--precision auto] [--no-training]
 
 A Hugging Face Space runs this file as it is: SPACE_ID is set there, training is then always off.
 """
@@ -29,6 +29,8 @@ def read_flags() -> argparse.Namespace:
     parser.add_argument("--pair", default=AUTO, choices=(AUTO, *PAIRS), help=pair_help)
     who_help = "may visitors start training? auto: only when the host is this machine alone"
     parser.add_argument("--training", default=AUTO, choices=(AUTO, "on", "off"), help=who_help)
+    off = parser.add_argument("--no-training", dest="training", action="store_const", const="off")
+    off.help = "the same as --training off: runs are shown, nobody can start or change one"
     add_arguments(parser, EngineOptions)
     parser.add_argument("--open", action="store_true", help="open the page in a browser")
     return parser.parse_args()
@@ -47,6 +49,7 @@ def main() -> None:
         )
         with closing(context):
             context.preload()
+            context.watch_runs()
             build_app(context).launch(**place, **launch_options(context.training_refusal))
     except StentorError as error:
         raise SystemExit(str(error)) from error

@@ -1,186 +1,198 @@
-// The training chart: five curves over the tokens of a whole run, in a node that is never replaced.
-// Zoom, legend and hover survive an update (uirevision). Values come from the server as numbers or
-// null; null is a gap. Plotly is served by the playground itself.
+// The curves of a run in two Plotly nodes that are never replaced: training above, machine below.
+// Zoom, legend and hover survive every update and every change of a control, because all ranges are
+// kept here. Scripts in their order: chart_data, chart_traces, chart_layout, chart_reader,
+// chart_pointer, chart_controls, chart_plot, chart.
 
-const CURVES = [
-  { name: "loss", title: "Loss", axis: "y", colour: 0, mode: "lines", width: 1.6 },
-  { name: "validation", title: "Validation loss", axis: "y", colour: 1, mode: "lines+markers", width: 1.6 },
-  { name: "learning_rate", title: "Learning rate", axis: "y2", colour: 2, mode: "lines", width: 1.3 },
-  { name: "gradient_norm", title: "Gradient norm", axis: "y3", colour: 3, mode: "lines", width: 1.3 },
-  { name: "tokens_per_second", title: "Tokens/s", axis: "y4", colour: 4, mode: "lines", width: 1.3 },
-];
-// Okabe and Ito's colours, which colour-blind readers can tell apart; each has its own panel too.
-const PALETTE = {
-  light: ["#177874", "#c2500a", "#3f6fb5", "#8a5a9e", "#5b6770"],
-  dark: ["#43b1ac", "#f0935a", "#7ba7e6", "#c79bdb", "#a3afb8"],
-};
-// Panels from top to bottom, as shares of the height.
-const PANELS = { yaxis: [0.5, 0.965], yaxis2: [0.34, 0.46], yaxis3: [0.17, 0.29], yaxis4: [0, 0.12] };
-// Plotly's own list also has a button that would send the data to another host.
-const BUTTONS = [["zoom2d", "pan2d", "resetScale2d", "toImage"]];
-// More points than this on a line: ask the server for a thinned curve.
-const TOO_MANY_POINTS = 4000;
+const MAX_MARKS = 500;
+const TRAINING_CURVES = [...Object.keys(COMPARED), "validation", "mfu"];
+const MACHINE_CURVE = /^(gpu\d+_|cpu_percent$|memory_used$|process_memory$|disk_free$)/;
 
-let plotlyLoading = null;
+function makeView() {
+  const isTouch = matchMedia("(pointer: coarse)").matches;
+  const settings = readSettings(matchMedia("(max-width: 700px)").matches);
+  return {
+    run: "",
+    x: settings.x, // the axis of the points that are kept; settings.x is the one asked for
+    store: makeCurveStore(),
+    settings,
+    isTouch,
+    revision: 0,
+    zoom: { x: null, y: {} }, // y: name of a panel -> range in units of its axis
+    hidden: new Set(), // names of traces switched off in the legend
+    labels: new Map(), // earlier runs: id -> label
+    highlighted: null,
+    unit: unitOf("tokens", null),
+    extent: null,
+    bands: [],
+    marks: [],
+    alarms: [],
+    resumes: [],
+    gpus: [],
+    gpuList: [], // as the server names them
+    overlays: [],
+    isMachineEmpty: true,
+  };
+}
 
-function loadPlotly(url) {
-  if (window.Plotly) return Promise.resolve();
-  plotlyLoading ??= new Promise((resolve, reject) => {
-    const script = document.createElement("script");
-    script.src = url;
-    script.onload = resolve;
-    script.onerror = () => reject(new Error(`${url} cannot be loaded`));
-    document.head.appendChild(script);
+function checkedBands(bands) {
+  return (Array.isArray(bands) ? bands : [])
+    .filter(({ start, end }) => isFiniteNumber(start) && isFiniteNumber(end) && end > start)
+    .map(({ name, title, start, end }) => ({ name, title: title ?? name, start, end }));
+}
+
+function checkedMarks(marks, loss) {
+  // A sample without a loss of its own sits on the curve.
+  const last = loss.y.length - 1;
+  const onCurve = (x) => loss.y[Math.min(firstAtLeast(loss.x, x), last)];
+  return (Array.isArray(marks) ? marks : [])
+    .slice(-MAX_MARKS)
+    .map((mark) => ({
+      key: String(mark.key),
+      x: mark.x,
+      y: mark.y ?? onCurve(mark.x),
+      title: String(mark.title ?? mark.stage ?? ""),
+      step: Number(mark.step) || 0,
+      texts: Array.isArray(mark.texts) ? mark.texts.map(String) : [],
+    }))
+    .filter((mark) => isFiniteNumber(mark.x) && isFiniteNumber(mark.y));
+}
+
+function checkedGpus(gpus, names) {
+  // The server's list, or what the names of the curves say.
+  const indices = new Set(names.map((name) => name.match(/^gpu(\d+)_/)?.[1]).filter(Boolean));
+  const listed = Array.isArray(gpus) ? gpus : [];
+  const known = new Map(listed.map((gpu) => [String(gpu.index), gpu.name]));
+  return [...indices].sort((one, two) => one - two).map((index) => {
+    const name = known.get(index);
+    return { index, label: plainText(name ? `GPU ${index}, ${name}` : `GPU ${index}`, 40) };
   });
-  return plotlyLoading;
 }
 
-function isDark() {
-  return document.body.classList.contains("dark") || !!document.querySelector(".dark");
+function zoomOnNewAxis(range, before, after) {
+  // The same stretch of the run on another x axis; null where it cannot be said.
+  const ends = range && range.map((x) => moveBetween(x, before, after));
+  return ends && ends.every(isFiniteNumber) && ends[0] < ends[1] ? ends : null;
 }
 
-function makeChart(node, plotlyUrl) {
-  const state = { run: "", data: emptyData(), bands: [], titles: {}, revision: 0, isDrawing: false };
+function makeCharts(root, options) {
+  // root holds [data-part="chart-controls"], .chart and .machine-chart. options: { plotlyUrl,
+  // askCurves: async (question) => reply, onMark: (key) => void, onQuestionChange: () => void }
+  const view = makeView();
+  const { store, settings } = view;
+  const gestures = {
+    onZoom: (isAlongX) => {
+      controls.showZoom(true);
+      if (isAlongX) reader.refine();
+      painter.request("both", true);
+    },
+    onReset: () => {
+      controls.chooseWhole();
+      resetZoom();
+    },
+    onResize: () => painter.request("both", true),
+  };
+  const plots = [
+    makePlot(root.querySelector(".chart"), "training", view, gestures),
+    makePlot(root.querySelector(".machine-chart"), "machine", view, gestures),
+  ];
+  const painter = makePainter(plots, prepare);
+  const reader = makeCurveReader(options.askCurves, view, () => painter.request("both", true));
+  const controls = makeChartControls(
+    root.querySelector('[data-part="chart-controls"]'),
+    settings,
+    onSetting,
+  );
+  makeChartPointer(plots[0].node, view, { onMark: options.onMark, onDrag: painter.hold });
+  makeChartPointer(plots[1].node, view, { onMark: null, onDrag: painter.hold });
 
-  function emptyData() {
-    return Object.fromEntries(CURVES.map((curve) => [curve.name, { x: [], y: [] }]));
+  function prepare() {
+    // What both charts share, before either is drawn: one x axis for all that is shown.
+    view.revision += 1;
+    view.overlays = reader.overlays();
+    const [first, last] = store.extent() ?? [0, 0];
+    view.extent = [first, Math.max(last, ...view.overlays.map((other) => other.end))];
+    view.unit = unitOf(view.x, view.extent);
+    view.gpus = checkedGpus(view.gpuList, store.names());
+    const measured = store.names().filter((name) => MACHINE_CURVE.test(name));
+    view.isMachineEmpty = measured.every((name) => store.get(name).x.length === 0);
   }
 
-  function traces(colours) {
-    return CURVES.map((curve) => ({
-      x: state.data[curve.name].x,
-      y: state.data[curve.name].y,
-      name: curve.title,
-      uid: curve.name,
-      type: "scatter",
-      mode: curve.mode,
-      yaxis: curve.axis,
-      connectgaps: false,
-      line: { color: colours[curve.colour], width: curve.width },
-      marker: { color: colours[curve.colour], size: 5 },
-      hovertemplate: "%{y:.5~g}",
-    }));
+  function resetZoom() {
+    view.zoom = { x: null, y: {} };
+    controls.showZoom(false);
+    reader.refine();
+    painter.request("both", true);
   }
 
-  function axis(title, domain, style, extra = {}) {
-    return {
-      title: { text: title, font: { size: 11 }, standoff: 6 },
-      domain,
-      automargin: false,
-      gridcolor: style.line,
-      zeroline: false,
-      nticks: 4,
-      tickfont: { size: 10.5 },
-      exponentformat: "power",
-      fixedrange: false,
-      ...extra,
-    };
-  }
-
-  function layout(style) {
-    const bands = state.bands.filter((band) => band.end > band.start);
-    return {
-      uirevision: state.run,
-      datarevision: state.revision,
-      margin: { l: 58, r: 12, t: 8, b: 38 },
-      paper_bgcolor: "rgba(0,0,0,0)",
-      plot_bgcolor: "rgba(0,0,0,0)",
-      font: { family: "system-ui, sans-serif", size: 11.5, color: style.ink },
-      modebar: { bgcolor: "rgba(0,0,0,0)", color: style.soft, activecolor: style.colours[0] },
-      hovermode: "x unified",
-      hoversubplots: "axis",
-      hoverlabel: { bgcolor: style.surface, bordercolor: style.line, font: { color: style.ink } },
-      legend: { orientation: "h", x: 0, y: 1.0, yanchor: "bottom", font: { size: 11.5 } },
-      xaxis: {
-        title: { text: "Tokens seen in all stages", font: { size: 11 }, standoff: 4 },
-        anchor: "y4",
-        gridcolor: style.line,
-        zeroline: false,
-        rangemode: "tozero",
-        tickfont: { size: 10.5 },
-      },
-      yaxis: axis("Loss, nats/token", PANELS.yaxis, style),
-      yaxis2: axis("LR", PANELS.yaxis2, style, { rangemode: "tozero" }),
-      yaxis3: axis("Grad norm", PANELS.yaxis3, style, { rangemode: "tozero" }),
-      yaxis4: axis("Tokens/s", PANELS.yaxis4, style, { rangemode: "tozero" }),
-      shapes: bands.map((band, place) => ({
-        type: "rect",
-        layer: "below",
-        xref: "x",
-        yref: "paper",
-        x0: band.start,
-        x1: band.end,
-        y0: 0,
-        y1: 0.965,
-        line: { width: 0 },
-        fillcolor: place % 2 ? style.bandOdd : style.bandEven,
-      })),
-      annotations: bands.map((band) => ({
-        text: band.name,
-        xref: "x",
-        yref: "paper",
-        x: (band.start + band.end) / 2,
-        y: 0.965,
-        yanchor: "top",
-        showarrow: false,
-        font: { size: 10.5, color: style.soft },
-      })),
-    };
-  }
-
-  function style() {
-    const read = (name) => getComputedStyle(node).getPropertyValue(name).trim();
-    const dark = isDark();
-    return {
-      colours: dark ? PALETTE.dark : PALETTE.light,
-      ink: read("--body-text-color"),
-      soft: read("--body-text-color-subdued"),
-      line: read("--border-color-primary"),
-      surface: read("--background-fill-primary"),
-      bandEven: dark ? "rgba(67,177,172,0.07)" : "rgba(23,120,116,0.05)",
-      bandOdd: dark ? "rgba(160,175,185,0.07)" : "rgba(80,95,105,0.05)",
-    };
-  }
-
-  async function draw() {
-    if (node.offsetParent === null) return; // hidden: a chart without width cannot be laid out
-    await loadPlotly(plotlyUrl);
-    if (state.isDrawing) return;
-    state.isDrawing = true;
-    state.revision += 1;
-    const now = style();
-    const config = { responsive: true, displaylogo: false, modeBarButtons: BUTTONS };
-    try {
-      await window.Plotly.react(node, traces(now.colours), layout(now), config);
-    } finally {
-      state.isDrawing = false;
+  function onSetting(name) {
+    if (name === "x") return options.onQuestionChange();
+    if (name === "range") return resetZoom();
+    if (name === "isLog" && view.zoom.y.loss) {
+      const move = settings.isLog ? Math.log10 : (power) => 10 ** power;
+      const moved = view.zoom.y.loss.map(move);
+      if (moved.every(Number.isFinite)) view.zoom.y.loss = moved;
+      else delete view.zoom.y.loss; // a zoom down to zero has no place on a logarithmic axis
     }
+    if (name === "isClipped") view.zoom.y = {};
+    painter.request("both", true);
+  }
+
+  function takeFrame(reply) {
+    // Everything but the points. Returns whether it has changed.
+    const frame = () => [view.bands, view.marks, view.alarms, view.resumes, view.gpuList];
+    const before = JSON.stringify(frame());
+    view.marks = checkedMarks(reply.marks, store.get("loss"));
+    view.alarms = (reply.alarms ?? []).filter((alarm) => isFiniteNumber(alarm.x));
+    view.resumes = (reply.resumes ?? []).filter(isFiniteNumber);
+    view.gpuList = reply.gpus ?? [];
+    view.bands = checkedBands(reply.bands);
+    return JSON.stringify(frame()) !== before;
+  }
+
+  function takeWhole(run, reply) {
+    store.replace(reply.curves);
+    if (run !== view.run) view.zoom = { x: null, y: {} };
+    else if (view.x !== settings.x) {
+      view.zoom.x = zoomOnNewAxis(view.zoom.x, view.bands, checkedBands(reply.bands));
+    }
+    Object.assign(view, { run, x: settings.x });
+    controls.showZoom(view.zoom.x !== null || Object.keys(view.zoom.y).length > 0);
+    reader.refine();
   }
 
   function take(run, reply) {
-    const isOther = run !== state.run || reply.is_whole;
-    if (isOther) {
-      state.run = run;
-      state.data = emptyData();
-    }
-    let longest = 0;
-    let added = 0;
-    for (const curve of CURVES) {
-      const fresh = reply.curves[curve.name];
-      const kept = state.data[curve.name];
-      kept.x.push(...fresh.x);
-      kept.y.push(...fresh.y);
-      added += fresh.x.length;
-      longest = Math.max(longest, kept.x.length);
-    }
-    state.bands = reply.bands;
-    return { hasNew: isOther || added > 0, isEmpty: longest === 0, isTooLong: longest > TOO_MANY_POINTS };
+    const isWhole = run !== view.run || reply.is_whole;
+    let grown = [];
+    if (isWhole) takeWhole(run, reply);
+    else grown = store.append(reply.curves);
+    const isNew = takeFrame(reply) || isWhole;
+    const hasTraining = grown.some((name) => !MACHINE_CURVE.test(name));
+    if (isNew || hasTraining) painter.request("training", isWhole);
+    if (isWhole || grown.length > 0) painter.request("machine", isWhole);
+    const isEmpty = TRAINING_CURVES.every((name) => store.get(name).x.length === 0);
+    return { isEmpty, wantsWhole: store.isTooLong() };
   }
 
-  new ResizeObserver(() => {
-    if (node.offsetParent !== null && node.data) window.Plotly.Plots.resize(node);
-  }).observe(node);
-  new MutationObserver(draw).observe(document.body, { attributes: true, attributeFilter: ["class"] });
+  function draw() {
+    // A promise that fails where Plotly cannot be loaded. The painter decides when to draw.
+    return loadPlotly(options.plotlyUrl).then(painter.plan);
+  }
 
-  return { draw, take };
+  function setRuns(runs) {
+    view.labels = new Map(runs.map((run) => [run.id, run.label]));
+    controls.setRuns(runs);
+    if (settings.overlays.length) painter.request("training");
+  }
+
+  function highlight(key) {
+    if (view.highlighted === key) return;
+    view.highlighted = key;
+    painter.request("training", true);
+  }
+
+  new MutationObserver(() => painter.request("both", true)).observe(document.body, {
+    attributes: true,
+    attributeFilter: ["class"],
+  });
+  return { take, draw, question: () => ({ x: settings.x }), setRuns, highlight };
 }

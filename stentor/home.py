@@ -33,6 +33,11 @@ def evaluations_folder() -> Path:
     return home() / "evaluations"
 
 
+def models_folder() -> Path:
+    """Return the folder with the model folders that finished runs were handed over as."""
+    return home() / "models"
+
+
 def uploads_folder() -> Path:
     """Return the folder that keeps uploaded training text."""
     return home() / "uploads"

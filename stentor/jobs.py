@@ -3,7 +3,7 @@
 The child gets its own session (so closing the app does not end it), writes its output to `log.txt`
 (no pipe that could fill), and is found again through pid and start time in `status.json`. Where
 several workers train together, the process recorded there is the launcher that started them, or the
-main worker where someone started them by hand.
+main worker where someone started them by hand. Two runs go at once only where they share no device.
 """
 
 import fcntl
@@ -19,6 +19,9 @@ from dataclasses import replace
 
 from stentor.errors import RunError
 from stentor.home import assets_folder, home
+from stentor.run_devices import describe_devices, devices_of, restored, share_device
+from stentor.run_wishes import ask_to_stop as ask_to_stop
+from stentor.run_wishes import forget_wishes
 from stentor.runs import (
     Run,
     Status,
@@ -43,21 +46,54 @@ def training_refusal() -> str | None:
     return None
 
 
+def active_runs() -> list[Run]:
+    """Return the runs that are going, newest first."""
+    return [run for run in list_runs() if current_status(run).state in ACTIVE_STATES]
+
+
 def active_run() -> Run | None:
-    """Return the run that is going, if there is one."""
-    return next((run for run in list_runs() if current_status(run).state in ACTIVE_STATES), None)
+    """Return the newest run that is going, if there is one."""
+    return next(iter(active_runs()), None)
 
 
-def check_can_start() -> None:
-    """Raise RunError when this machine never trains, or when another run is still going."""
+def blocking_run(devices: str) -> Run | None:
+    """Return the run that uses one of these devices now; nothing named: any device."""
+    return next((run for run in active_runs() if share_device(devices, devices_of(run))), None)
+
+
+def check_allowed() -> None:
+    """Raise RunError when this machine never trains."""
     refusal = training_refusal()
     if refusal:
         raise RunError(refusal)
-    other = active_run()
+
+
+def check_can_start(devices: str = "") -> None:
+    """Raise RunError when this machine never trains, or when another run uses one of `devices`."""
+    check_allowed()
+    other = blocking_run(devices)
     if other is not None:
         raise RunError(
-            f"Run {other.id} is still going; one run at a time. Stop it or wait for its end."
+            f"Run {other.id} is still going on {describe_devices(devices_of(other))}. Stop it, "
+            "wait for its end, or put this one in line (--queue): it then starts by itself."
         )
+
+
+def check_startable(run: Run) -> None:
+    """Raise RunError when a run is finished or going already."""
+    state = current_status(run).state
+    if state == "finished":
+        raise RunError(f"Run {run.id} is finished; there is nothing to resume.")
+    if state in ACTIVE_STATES:
+        raise RunError(f"Run {run.id} is already going.")
+
+
+def check_going(run: Run) -> None:
+    """Raise RunError when a run is not going."""
+    state = current_status(run).state
+    if state not in ACTIVE_STATES:
+        hint = " It is in line; take it out of the line instead." if state == "queued" else ""
+        raise RunError(f"Run {run.id} is not going.{hint}")
 
 
 def command_for(run: Run, verb: str) -> list[str]:
@@ -65,26 +101,40 @@ def command_for(run: Run, verb: str) -> list[str]:
     return [sys.executable, "-m", "training", verb, str(run.folder)]
 
 
-def start(run: Run, verb: str = "run") -> None:
-    """Start the run's process and return at once.
+def verb_for(run: Run) -> str:
+    """Return `resume` for a run that was going before, else `run`."""
+    return "resume" if run.events_file.exists() else "run"
+
+
+def start(run: Run, verb: str | None = None) -> None:
+    """Start the run's process and return at once; `verb` as in `command_for`, by default what fits.
 
     Raises:
-        RunError: this machine never trains, or another run is still going.
+        RunError: this machine never trains, or another run uses one of its devices.
     """
-    with _start_lock():
-        check_can_start()
-        run.stop_file.unlink(missing_ok=True)
-        command = command_for(run, verb)
-        run.command_file.write_text(shlex.join(command) + "\n", encoding="utf-8")
-        # The child alone writes the status once it claims the run; this covers its first moment.
-        status = _starting(run, None)
-        write_status(run, status)
-        try:
-            _spawn(run, command)
-        except OSError as error:
-            message = f"The training process cannot be started ({error})."
-            write_status(run, replace(status, state="failed", error=message))
-            raise RunError(message) from error
+    with start_lock():
+        check_can_start(devices_of(run))
+        begin(run, verb or verb_for(run))
+
+
+def begin(run: Run, verb: str) -> None:
+    """Start the run's process, for a caller that holds the start lock and has asked who else goes.
+
+    Raises:
+        RunError: the process cannot be started; the run has then failed.
+    """
+    forget_wishes(run)
+    command = command_for(run, verb)
+    run.command_file.write_text(shlex.join(command) + "\n", encoding="utf-8")
+    write_status(run, _starting(run, None))  # covers a kill of this process in the next moment
+    try:
+        pid = _spawn(run, command)
+    except OSError as error:
+        message = f"The training process cannot be started ({error})."
+        write_status(run, replace(_starting(run, None), state="failed", error=message))
+        raise RunError(message) from error
+    # The child claims the run once this process gives the lock back; one that dies before is known.
+    write_status(run, _starting(run, pid))
 
 
 def worker_rank() -> int | None:
@@ -111,12 +161,12 @@ def claim(run: Run) -> Status:
     if worker_rank():
         return read_status(run)
     owner = launcher_pid() or os.getpid()
-    with _start_lock():
+    with start_lock():
         now = current_status(run)
         if now.state in ACTIVE_STATES and now.pid not in (None, owner):
             raise RunError(f"Run {run.id} is already going (process {now.pid}).")
-        if now.state not in ACTIVE_STATES:  # started by hand: an old wish to stop is no new one
-            run.stop_file.unlink(missing_ok=True)
+        if now.state not in ACTIVE_STATES:  # started by hand: an old wish is no new one
+            forget_wishes(run)
         status = _starting(run, owner)
         write_status(run, status)
         return status
@@ -130,13 +180,14 @@ def _starting(run: Run, pid: int | None) -> Status:
         process_start=process_start(pid) if pid else None,
         heartbeat=time.time(),
         error=None,
+        queue_place=0.0,
     )
 
 
-def _spawn(run: Run, command: list[str]) -> None:
-    """Run `command` detached, with its output in the run's log."""
+def _spawn(run: Run, command: list[str]) -> int:
+    """Run `command` detached, with its output in the run's log; return its pid."""
     with run.log_file.open("ab") as log:
-        subprocess.Popen(
+        child = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -144,13 +195,17 @@ def _spawn(run: Run, command: list[str]) -> None:
             start_new_session=True,
             # `-m training` must be found wherever the app was started from.
             cwd=assets_folder().parent,
-            env={**os.environ, "STENTOR_HOME": str(home()), "PYTHONUNBUFFERED": "1"},
+            # A run that ends starts the next one; what was set for itself is not passed on.
+            env={**restored(os.environ), "STENTOR_HOME": str(home()), "PYTHONUNBUFFERED": "1"},
         )
+    return child.pid
 
 
 @contextmanager
-def _start_lock() -> Iterator[None]:
+def start_lock() -> Iterator[None]:
     """Let one process at a time decide to start a run; the kernel frees a dead holder's lock.
+
+    It cannot be taken twice: what holds it calls nothing that takes it.
 
     Raises:
         RunError: what the block, or the lock itself, wants to write has no room or no permission.
@@ -162,11 +217,6 @@ def _start_lock() -> Iterator[None]:
             yield
     except OSError as error:
         raise RunError(f"The run's files cannot be written ({error}).") from error
-
-
-def ask_to_stop(run: Run) -> None:
-    """Ask the run to save a checkpoint and end; it sees this after its current step."""
-    run.stop_file.touch()
 
 
 def terminate(run: Run, seconds: float = TERMINATE_SECONDS) -> bool:
@@ -183,16 +233,20 @@ def terminate(run: Run, seconds: float = TERMINATE_SECONDS) -> bool:
             # A run started by hand may share its shell's group; then only its own process ends.
             os.killpg(pid, number) if os.getpgid(pid) == pid else os.kill(pid, number)
         if wait_until_ended(run, seconds):
-            _note_end(run, pid)
+            note_end(run, pid, "stopped", "Ended on request.")
     return current_status(run).state not in ACTIVE_STATES
 
 
-def _note_end(run: Run, pid: int) -> None:
-    """Write `stopped` for a process that was ended here and left `running` or `starting` behind."""
-    with _start_lock():  # nobody claims the run anew meanwhile
+def note_end(run: Run, pid: int, state: str, error: str) -> None:
+    """Write how process `pid` ended, if it left `running` or `starting` behind.
+
+    Raises:
+        RunError: the status cannot be written.
+    """
+    with start_lock():  # nobody claims the run anew meanwhile
         status = read_status(run)
         if status.pid == pid and status.state in ACTIVE_STATES:
-            write_status(run, replace(status, state="stopped", error="Ended on request."))
+            write_status(run, replace(status, state=state, error=error))
 
 
 def _wait_for_pid(run: Run, seconds: float) -> int | None:

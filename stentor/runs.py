@@ -6,6 +6,7 @@
          events.jsonl    append-only; one JSON object a line; unknown kinds are ignored
          log.txt         stdout and stderr of the child; for people, never parsed
          stop            exists: save and stop after this optimizer step
+         save, sample    exists: save a checkpoint, generate samples; the trainer removes it
          data/           packed tokens of each stage
          checkpoints/    <stage>-<step>/, renamed to that name when complete
 
@@ -16,9 +17,7 @@ import json
 import os
 import re
 import secrets
-import subprocess
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -27,13 +26,20 @@ from typing import Any
 from stentor.errors import OptionError, RunError
 from stentor.home import runs_folder
 from stentor.knobs import from_json
+from stentor.processes import is_alive as is_alive
+from stentor.processes import process_start as process_start
+from stentor.processes import was_before_boot
+from stentor.run_events import EVENT_VERSION as EVENT_VERSION
+from stentor.run_events import append_event as append_event
+from stentor.run_events import last_place
+from stentor.run_events import read_events as read_events
+from stentor.run_events import tail_events as tail_events
+from stentor.run_events import tail_log as tail_log
+from stentor.run_folder import Run as Run
 
-EVENT_VERSION = 1
 RUN_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 CHECKPOINT_NAME = re.compile(r"[a-z0-9_]+-\d{6,}")
-# One read of a tail; a longer backlog comes in several reads, so no reader holds a whole log.
-TAIL_BYTES = 4 << 20
-# A child that has not written its pid after this time never will.
+# A start of which no process is known after this time never happened.
 STARTING_SECONDS = 60.0
 
 
@@ -41,7 +47,7 @@ STARTING_SECONDS = 60.0
 class Status:
     """What `status.json` holds.
 
-    `state`: created, starting, running, stopped, finished or failed.
+    `state`: created, queued, starting, running, stopped, finished or failed.
     """
 
     state: str = "created"
@@ -54,58 +60,7 @@ class Status:
     checkpoint: str | None = None  # newest complete checkpoint, a name below checkpoints/
     finished_stages: tuple[str, ...] = ()
     error: str | None = None
-
-
-@dataclass(frozen=True)
-class Run:
-    """A run folder; the properties are paths, whether or not the files exist yet."""
-
-    folder: Path
-
-    @property
-    def id(self) -> str:
-        """Return the folder's name, unique below the runs folder."""
-        return self.folder.name
-
-    @property
-    def recipe_file(self) -> Path:
-        """Return the path of the complete input."""
-        return self.folder / "recipe.json"
-
-    @property
-    def command_file(self) -> Path:
-        """Return the path of the command line that started the run."""
-        return self.folder / "command.txt"
-
-    @property
-    def status_file(self) -> Path:
-        """Return the path of the state."""
-        return self.folder / "status.json"
-
-    @property
-    def events_file(self) -> Path:
-        """Return the path of the event log."""
-        return self.folder / "events.jsonl"
-
-    @property
-    def log_file(self) -> Path:
-        """Return the path of the child's output."""
-        return self.folder / "log.txt"
-
-    @property
-    def stop_file(self) -> Path:
-        """Return the path whose existence asks for a stop."""
-        return self.folder / "stop"
-
-    @property
-    def data_folder(self) -> Path:
-        """Return the folder of packed tokens."""
-        return self.folder / "data"
-
-    @property
-    def checkpoints_folder(self) -> Path:
-        """Return the folder of complete checkpoints."""
-        return self.folder / "checkpoints"
+    queue_place: float = 0.0  # of a queued run: lower is earlier, see run_queue.py
 
 
 def create_run(recipe: dict[str, Any], name: str) -> Run:
@@ -153,12 +108,16 @@ def read_recipe(run: Run) -> dict[str, Any]:
 
 def read_status(run: Run) -> Status:
     """Return the last written status; a missing or foreign file reads as `created`."""
+    return _written_status(run) or Status()
+
+
+def _written_status(run: Run) -> Status | None:
     try:
         values = json.loads(run.status_file.read_text(encoding="utf-8"))
         known = {name: values[name] for name in Status.__dataclass_fields__ if name in values}
         return from_json(Status, known)
     except (OSError, ValueError, TypeError, OptionError):
-        return Status()
+        return None
 
 
 def write_status(run: Run, status: Status) -> None:
@@ -167,15 +126,37 @@ def write_status(run: Run, status: Status) -> None:
 
 
 def current_status(run: Run) -> Status:
-    """Return the status as it is now: whoever starts or runs with no process has `died`."""
-    status = read_status(run)
-    if status.state == "starting" and status.pid is None:
+    """Return the status as it is now: whoever starts or runs with no process has `died`.
+
+    So has a run with steps and no readable status, which a power cut may leave. Where it died is
+    read from the end of its event log, which is at most a step behind.
+    """
+    status = _written_status(run)
+    if status is None:
+        is_lost = last_place(run) is not None
+        reason = "its status file cannot be read."
+    elif status.state == "starting" and status.pid is None:
         is_lost = time.time() - status.heartbeat > STARTING_SECONDS
+        reason = "its process was never started."
     else:
         is_active = status.state in ("starting", "running")
         is_lost = is_active and not is_alive(status.pid, status.process_start)
-    died = replace(status, state="died", error="The process ended without a word.")
-    return died if is_lost else status
+        is_old = was_before_boot(status.process_start)
+        reason = "the machine was restarted." if is_old else "the process ended without a word."
+    status = status or Status()
+    return _died(run, status, reason) if is_lost else status
+
+
+def _died(run: Run, status: Status, reason: str) -> Status:
+    """Return the status of a run whose process is gone: at the newer place of status and events."""
+    place = last_place(run)
+    if place is not None and place.time > status.heartbeat:
+        total = status.total_steps if place.stage == status.stage else 0
+        status = replace(status, stage=place.stage, step=place.step, total_steps=total)
+    where = (
+        f"at step {status.step:,} of {status.stage}" if status.stage else "before its first stage"
+    )
+    return replace(status, state="died", error=f"Died {where}: {reason}")
 
 
 def write_json(path: Path, value: object) -> None:
@@ -186,67 +167,6 @@ def write_json(path: Path, value: object) -> None:
         beside.replace(path)
     finally:  # on a full disk a half file would stay
         beside.unlink(missing_ok=True)
-
-
-def append_event(run: Run, kind: str, **values: object) -> None:
-    """Append one event; NaN and infinities are kept (JSON text `NaN`), never replaced."""
-    event = {"v": EVENT_VERSION, "t": time.time(), "kind": kind, **values}
-    line = json.dumps(event) + "\n"
-    needs_newline = _ends_in_half_line(run.events_file)
-    with run.events_file.open("a", encoding="utf-8") as stream:
-        stream.write("\n" + line if needs_newline else line)
-
-
-def _ends_in_half_line(path: Path) -> bool:
-    """Tell whether a killed writer left a line without its newline."""
-    try:
-        with path.open("rb") as stream:
-            stream.seek(-1, os.SEEK_END)
-            return stream.read(1) != b"\n"
-    except OSError:  # no file, or an empty one
-        return False
-
-
-def tail_events(run: Run, offset: int = 0) -> tuple[list[dict[str, Any]], int]:
-    """Return the events after byte `offset` up to the last newline, and the next offset."""
-    offset = max(0, offset)
-    try:
-        with run.events_file.open("rb") as stream:
-            stream.seek(offset)
-            block = stream.read(TAIL_BYTES)
-    except OSError:
-        return [], offset
-    complete = block[: block.rfind(b"\n") + 1]
-    return list(_parse_lines(complete)), offset + len(complete)
-
-
-def _parse_lines(block: bytes) -> Iterator[dict[str, Any]]:
-    """Yield the events of a block; a half line left by a killed writer is passed over."""
-    for line in block.splitlines():
-        with suppress(ValueError):
-            event = json.loads(line)
-            if isinstance(event, dict) and "kind" in event:
-                yield event
-
-
-def read_events(run: Run) -> Iterator[dict[str, Any]]:
-    """Yield every event from the first."""
-    offset, following = -1, 0
-    while following != offset:
-        offset = following
-        events, following = tail_events(run, offset)
-        yield from events
-
-
-def tail_log(run: Run, max_bytes: int = 16_000) -> str:
-    """Return the end of the child's output."""
-    try:
-        with run.log_file.open("rb") as stream:
-            size = stream.seek(0, os.SEEK_END)
-            stream.seek(max(0, size - max_bytes))
-            return stream.read().decode("utf-8", errors="replace")
-    except OSError:
-        return ""
 
 
 def list_checkpoints(run: Run) -> list[Path]:
@@ -274,27 +194,3 @@ def open_checkpoint(reference: str) -> Path:
         known = ", ".join(path.name for path in list_checkpoints(run)) or "none yet"
         raise RunError(f"Run {run_id} has no checkpoint {name!r}; it has: {known}.")
     return folder
-
-
-def process_start(pid: int) -> str | None:
-    """Return when a process was started, or None when it is gone (a zombie is gone).
-
-    A pid alone is no proof, because pids are used again. On Linux this is field 22 of
-    /proc/<pid>/stat, in clock ticks since boot; elsewhere what `ps` prints.
-    """
-    if not Path("/proc/self/stat").exists():
-        ps = subprocess.run(
-            ["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False
-        )
-        return ps.stdout.strip() or None
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return None
-    after_name = stat.rpartition(")")[2].split()  # the name may hold spaces and brackets
-    return None if after_name[0] in ("Z", "X") else after_name[19]
-
-
-def is_alive(pid: int | None, start: str | None) -> bool:
-    """Tell whether the recorded process still runs."""
-    return pid is not None and start is not None and process_start(pid) == start

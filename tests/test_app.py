@@ -19,6 +19,23 @@ def test_the_engine_is_chosen_by_flags(monkeypatch: pytest.MonkeyPatch) -> None:
     assert options(monkeypatch, "--precision", "fp32", "--threads", "3") == EngineOptions("fp32", 3)
 
 
+def test_training_is_switched_off_by_either_flag(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for flags, training in (
+        ((), "auto"),
+        (("--training", "on"), "on"),
+        (("--training", "off"), "off"),
+        (("--no-training",), "off"),
+    ):
+        monkeypatch.setattr("sys.argv", ["app.py", *flags])
+        assert app.read_flags().training == training
+    monkeypatch.setattr("sys.argv", ["app.py", "--help"])
+    with pytest.raises(SystemExit):
+        app.read_flags()
+    assert "--no-training" in capsys.readouterr().out
+
+
 def test_a_flag_out_of_its_range_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.argv", ["app.py", "--pair", "demo", "--threads", "0"])
     with pytest.raises(SystemExit, match=r"^Threads must be at least 1; got 0\.$"):

@@ -1,10 +1,12 @@
 """Counted arithmetic: against torch's own counter, and by hand."""
 
+import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 from training_shapes import Sizes, random_model, random_windows, stock_loss
 
 from stentor.loading import LlamaShape
+from training import flops
 from training.flops import (
     measure_matmul_ceiling,
     num_matrix_parameters,
@@ -40,3 +42,20 @@ def test_products_are_those_that_torch_counts() -> None:
 
 def test_a_ceiling_is_measured() -> None:
     assert measure_matmul_ceiling(torch.device("cpu"), "fp32") > 1e8
+
+
+@pytest.mark.parametrize(("rate", "size"), [(1e12, 1536), (1e10, 768), (3e8, 192)])
+def test_a_ceiling_that_must_be_quick_is_one_of_a_smaller_product(
+    monkeypatch: pytest.MonkeyPatch, rate: float, size: int
+) -> None:
+    """bf16 on a processor without it does 0.3 GFLOP/s: one product took half a minute."""
+    sizes = []
+
+    def pretend(operands: tuple[torch.Tensor, ...]) -> float:
+        sizes.append(len(operands[0]))
+        return float(2 * len(operands[0]) ** 3 / rate)
+
+    monkeypatch.setattr(flops, "_seconds_of_product", pretend)
+    found = measure_matmul_ceiling(torch.device("cpu"), "bf16", 0.5)
+    assert found == pytest.approx(rate)
+    assert sizes[:2] == [192, 192] and set(sizes[2:]) == {size}

@@ -7,6 +7,7 @@ sleeper: what a whole run does is told in test_runner.py.
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +20,8 @@ import pytest
 from stentor import jobs
 from stentor.errors import RunError
 from stentor.home import home
+from stentor.run_devices import changed, for_devices, restored
+from stentor.run_wishes import ask_to_sample, ask_to_save
 from stentor.runs import (
     Run,
     Status,
@@ -87,7 +90,9 @@ def test_a_child_outlives_its_parent_and_ends_with_its_whole_group(run: Run) -> 
     assert active is not None and active.id == run.id
 
     other = create_run({"name": "other"}, "other")
-    with pytest.raises(RunError, match=f"Run {run.id} is still going; one run at a time"):
+    with pytest.raises(
+        RunError, match=f"Run {run.id} is still going on all devices. Stop it, wait"
+    ):
         jobs.start(other)
     assert current_status(other).state == "created"
     with pytest.raises(RunError, match=rf"already going \(process {status.pid}\)"):
@@ -144,13 +149,49 @@ def test_a_start_that_fails_at_once_is_seen_at_once(run: Run) -> None:
 def test_a_child_killed_before_its_first_status_is_found_dead(run: Run) -> None:
     """A start without a pid once counted as going for a whole minute, and blocked all others."""
     jobs.start(run)
-    deadline = time.monotonic() + 240
-    while (pid := current_status(run).pid) is None:
-        assert time.monotonic() < deadline, tail_log(run)
-        time.sleep(0.002)
-    os.kill(pid, signal.SIGKILL)
+    status = read_status(run)
+    assert status.pid is not None and status.process_start is not None
+    os.kill(status.pid, signal.SIGKILL)
     assert jobs.wait_until_ended(run, 30)
-    assert current_status(run).state in ("died", "failed")
+    died = current_status(run)
+    assert died.state == "died", "the child had no time to fail"
+    assert died.error == "Died before its first stage: the process ended without a word."
+    jobs.check_can_start()
+
+
+def test_two_runs_go_at_once_where_they_share_no_gpu(run: Run) -> None:
+    """These are names: whether such a GPU exists is for the run itself to find out."""
+    runs = {devices: create_run({"devices": devices}, "gpu") for devices in ("0", "1", "0,1", "")}
+    mine = Status("running", os.getpid(), process_start(os.getpid()))
+    write_status(runs["0"], mine)
+    jobs.check_can_start("1")
+    for devices, words in (("0", "GPU 0"), ("0,1", "GPU 0"), ("00", "GPU 0"), ("", "GPU 0")):
+        with pytest.raises(RunError, match=f"Run {runs['0'].id} is still going on {words}. Stop"):
+            jobs.check_can_start(devices)
+    write_status(runs["1"], mine)
+    assert {one.id for one in jobs.active_runs()} == {runs["0"].id, runs["1"].id}
+    for devices in ("0", "1"):
+        blocking = jobs.blocking_run(devices)
+        assert blocking is not None and blocking.id == runs[devices].id
+    jobs.check_can_start("2")
+    write_status(runs["0"], Status())
+    write_status(runs["1"], Status())
+    write_status(runs[""], mine)
+    with pytest.raises(RunError, match="still going on all devices"):
+        jobs.check_can_start("2")
+    runs[""].recipe_file.write_text("{")  # nobody knows what it uses
+    assert jobs.blocking_run("2") == runs[""]
+
+
+def test_a_run_sees_its_gpus_only_and_passes_no_setting_on() -> None:
+    """A run that starts the next one once gave it its own GPUs, and its workers' threads."""
+    users = {"PATH": "/bin", "CUDA_VISIBLE_DEVICES": "2,3"}
+    own = for_devices(users, "0,1")
+    assert (own["CUDA_VISIBLE_DEVICES"], own["CUDA_DEVICE_ORDER"]) == ("0,1", "PCI_BUS_ID")
+    workers = changed(for_devices(own, "0,1"), {"OMP_NUM_THREADS": "1"})
+    assert workers["CUDA_VISIBLE_DEVICES"] == "0,1"
+    assert restored(workers) == restored(own) == restored(users) == users
+    assert for_devices(users, "") == users, "all that the user lets us see"
 
 
 def test_a_public_space_never_trains(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,7 +227,15 @@ def test_a_disk_that_takes_nothing_is_a_message(
 def test_an_asked_stop_is_a_file(run: Run) -> None:
     jobs.ask_to_stop(run)
     jobs.ask_to_stop(run)
-    assert run.stop_file.exists()
+    ask_to_save(run)
+    ask_to_sample(run)
+    asked = (run.stop_file, run.save_file, run.sample_file)
+    assert [path.name for path in asked if path.exists()] == ["stop", "save", "sample"]
+    jobs.claim(run)
+    assert not any(path.exists() for path in asked), "of an earlier start"
+    shutil.rmtree(run.folder)
+    with pytest.raises(RunError, match="cannot be written"):
+        ask_to_save(run)
 
 
 def test_claiming_by_hand_forgets_an_old_stop_but_not_one_asked_while_starting(run: Run) -> None:

@@ -1,6 +1,7 @@
 """How many processes train, and what ends with what. Whole runs: test_two_process_runs.py."""
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -13,7 +14,9 @@ import torch
 from tiny_recipe import TRAINING, create, tiny_recipe
 
 from stentor.errors import OptionError
-from stentor.runs import process_start
+from stentor.jobs import wait_until_ended
+from stentor.run_queue import enqueue
+from stentor.runs import create_run, current_status, process_start, read_status
 from training.launch import check_shares, launch_command, num_processes, smallest_batch
 from training.recipe import Recipe, Stage
 
@@ -32,6 +35,15 @@ sys.platform = sys.argv[1].split()[0]
 launch.end_with(os.getppid())
 Path(sys.argv[1].split()[1]).write_text(str(os.getpid()))
 time.sleep(600)
+"""
+# A main worker that the kernel kills, as it does where memory runs out.
+KILLED_WORKER = """
+import os, signal, sys
+from pathlib import Path
+from stentor.jobs import claim
+from stentor.runs import Run
+claim(Run(Path(sys.argv[1])))
+os.kill(os.getpid(), signal.SIGKILL)
 """
 ORPHAN = "import os; from training import launch; launch.end_with(os.getppid() + 1)"
 
@@ -69,6 +81,21 @@ def test_more_than_makes_sense_is_refused(recipe: Recipe, monkeypatch: pytest.Mo
     with_gpus(monkeypatch, 2)
     with pytest.raises(OptionError, match=r"asks for 3 processes and this machine has 2 GPU\(s\)"):
         num_processes(replace(recipe, num_processes=3))
+
+
+def test_a_recipe_that_names_gpus_gets_these_or_none(
+    recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a machine without GPU 3 it would have trained on the CPU, for years."""
+    named = replace(recipe, num_processes=None, devices="1,3")
+    with_gpus(monkeypatch, 4)  # as the preflight sees them; the run's own process sees two
+    assert num_processes(named) == 2
+    with pytest.raises(OptionError, match=r"asks for 3 processes and this machine has 2 GPU\(s\)"):
+        num_processes(replace(named, num_processes=3))
+    for there in (0, 1):
+        with_gpus(monkeypatch, there)
+        with pytest.raises(OptionError, match=rf"GPU 1, 3, and of these this machine has {there}"):
+            num_processes(named)
 
 
 def test_a_process_that_accelerate_left_alone_is_refused(
@@ -121,3 +148,23 @@ def test_a_worker_never_outlives_its_launcher(platform: str, tmp_path: Path) -> 
 
 def test_a_worker_whose_launcher_is_gone_already_ends_at_once() -> None:
     assert subprocess.run([sys.executable, "-c", ORPHAN], cwd=ROOT, check=False).returncode == -9
+
+
+def test_a_launcher_closes_the_run_of_a_killed_main_worker_and_hands_on(tmp_path: Path) -> None:
+    """Nobody else was there to write it, and the line of runs stood still."""
+    script = tmp_path / "worker.py"
+    script.write_text(KILLED_WORKER)
+    run, following = create_run({}, "first"), create_run({}, "following")
+    enqueue(following)
+    command = [sys.executable, "-m", "training.launcher", "--standalone", "--nproc-per-node", "1"]
+    line = shlex.join([*command, str(script), str(run.folder)])
+    # The shell becomes the launcher, as a run does: its pid stays.
+    shell = f"STENTOR_LAUNCHER=$$ PYTHONPATH={shlex.quote(str(ROOT))} exec {line}"
+    ended = subprocess.run(["/bin/sh", "-c", shell], cwd=ROOT, capture_output=True, check=False)
+    assert ended.returncode == 1, ended.stderr
+    status = read_status(run)
+    assert status.state == "failed"
+    assert str(status.error).startswith("The process that writes this run ended without a word")
+    assert f"Started the next run in line: {following.id}" in ended.stdout.decode()
+    assert wait_until_ended(following, 240)
+    assert current_status(following).state == "failed", "its recipe is none"

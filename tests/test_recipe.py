@@ -167,13 +167,13 @@ def test_replay_of_what_is_not_earlier_is_refused() -> None:
     for name in ("story", "later", "expand"):
         with pytest.raises(OptionError, match=f"replay of '{name}', which is no earlier stage"):
             replaying(sources=(Source(), Source("replay", name)))
-    with pytest.raises(OptionError, match="Stage story has no text of its own"):
+    with pytest.raises(OptionError, match="Stage story: no text of its own"):
         replaying(sources=(Source("replay", "general"),))
 
 
 def test_moments_are_carried_from_the_training_stage_right_before() -> None:
     assert with_settings(TINY, "story", carry_optimizer=True)
-    with pytest.raises(OptionError, match="Stage general: carry_optimizer needs a training stage"):
+    with pytest.raises(OptionError, match="Stage general: carry optimizer needs a training stage"):
         with_settings(TINY, "general", carry_optimizer=True)
 
 

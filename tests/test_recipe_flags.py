@@ -1,13 +1,14 @@
 """Flags change a recipe, and say what is wrong with them."""
 
 import argparse
+import json
 from pathlib import Path
 
 import pytest
 
-from stentor.errors import OptionError
-from training.recipe import Recipe
-from training.recipe_flags import add_recipe_flags, chosen_recipe
+from stentor.errors import DataError, OptionError
+from training.recipe import Recipe, recipe_to_json, without_skipped
+from training.recipe_flags import MAX_RECIPE_BYTES, add_recipe_flags, chosen_recipe, open_recipe
 from training.settings import PretrainSettings
 
 
@@ -41,6 +42,34 @@ def test_any_option_of_a_stage_can_be_set() -> None:
     assert chosen("--processes", "2", "--seed", "5").num_processes == 2
 
 
+def test_options_that_need_each_other_may_come_in_any_order() -> None:
+    """Each --set was once checked alone, so that two right values were refused one by one."""
+    shape = ("--set", "expand.num_heads=3", "--set", "expand.hidden_size=192")
+    settings = chosen(*shape).stages[0].settings
+    assert vars(settings)["hidden_size"] == 192
+    recipe = chosen("--skip", "general", "--skip", "expand", "--devices", "0,1")
+    assert [stage.skip for stage in recipe.stages] == [True, True, False, False]
+    assert [stage.name for stage in without_skipped(recipe).stages] == ["narrative", "textbook"]
+    assert recipe.device_numbers() == (0, 1)
+
+
+def test_a_recipe_comes_from_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "mine.json"
+    file.write_text(json.dumps(recipe_to_json(chosen("--seed", "7"))), encoding="utf-8")
+    assert open_recipe(str(file)) == chosen("--seed", "7")
+    with pytest.raises(DataError, match="cannot be read"):
+        open_recipe(str(tmp_path / "absent.json"))
+    file.write_text("{", encoding="utf-8")
+    with pytest.raises(DataError, match="is no JSON"):
+        open_recipe(str(file))
+    file.write_text(" " * (MAX_RECIPE_BYTES + 1), encoding="utf-8")
+    with pytest.raises(DataError, match="more than 1,000,000 bytes"):
+        open_recipe(str(file))
+    file.write_text("[]", encoding="utf-8")
+    with pytest.raises(OptionError, match="list of stages"):
+        open_recipe(str(file))
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -54,6 +83,8 @@ def test_any_option_of_a_stage_can_be_set() -> None:
         (["--set", "general.num_steps=many"], "Num steps must be a whole number; got 'many'"),
         (["--set", "general.sources=5"], "Sources must be a list of Source; got 5"),
         (["--processes", "0"], "Num processes must be at least 1; got 0"),
+        (["--skip", "generla"], "No stage is called 'generla'. Did you mean 'general'"),
+        (["--skip", "expand", "--devices", "gpu0"], "Devices must be like 0 or 0,1, or nothing"),
         (["--text", "expand=a.txt"], "No stage that reads text is called 'expand'"),
     ],
 )

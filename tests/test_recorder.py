@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from stentor.errors import DataError, RunError
+from stentor.run_wishes import ask_to_sample, ask_to_save, ask_to_stop
 from stentor.runs import (
     Run,
     Status,
@@ -19,7 +20,7 @@ from stentor.runs import (
     read_status,
     write_status,
 )
-from training.recorder import Recorder, SilentRecorder
+from training.recorder import Recorder, SilentRecorder, Wishes
 
 pytestmark = pytest.mark.usefixtures("old_signals")
 
@@ -108,18 +109,29 @@ def test_events_keep_nan_and_progress_is_not_written_at_every_step(run: Run) -> 
         recorder.event("metrics", loss=math.nan)
         recorder.update(total_steps=100)
         for step in range(50):
-            recorder.progress(step)
+            recorder.progress(step, 512 * step)
         assert read_status(run).step < 49, (
             "a thousand small steps a second are not a thousand files"
         )
-        recorder.progress(100)
+        assert (recorder.status.step, recorder.tokens) == (49, 512 * 49), "and are known"
+        recorder.progress(100, 51_200)
         assert read_status(run).step == 100
         recorder.warn("Careful.")
-    kinds = [event["kind"] for event in read_events(run)]
-    assert kinds == ["metrics", "system", "warning"]
-    metrics, system, _ = read_events(run)
-    assert math.isnan(metrics["loss"])
-    assert system["memory_bytes"] > 0
+    assert [event["kind"] for event in read_events(run)] == ["metrics", "warning"]
+    assert math.isnan(next(read_events(run))["loss"])
+
+
+def test_a_wish_is_taken_once_and_a_stop_stays(run: Run) -> None:
+    with Recorder(run) as recorder:
+        assert recorder.wishes() == Wishes()
+        for ask in (ask_to_save, ask_to_sample, ask_to_sample):
+            ask(run)
+        assert recorder.wishes() == Wishes(save=True, sample=True)
+        assert recorder.wishes() == Wishes()
+        ask_to_stop(run)
+        assert [recorder.wishes(), recorder.wishes()] == [Wishes(stop=True)] * 2
+        (run.save_file / "odd").mkdir(parents=True)
+        assert not recorder.wishes().save, "what cannot be removed would be granted at every step"
 
 
 def refuse(*_: object, **__: object) -> None:
@@ -186,11 +198,14 @@ def test_a_silent_recorder_writes_nothing_and_still_hears(
         recorder.event("metrics", loss=1.0)
         recorder.warn("Careful.")
         recorder.update(stage="general")
-        recorder.progress(4)
+        recorder.progress(4, 2048)
+        run.save_file.touch()
+        assert recorder.wishes() == Wishes(), "the main worker takes it"
         assert (recorder.status.stage, recorder.status.step) == ("general", 4)
         os.kill(os.getpid(), signal.SIGTERM)
-        assert recorder.stop_requested()
+        assert recorder.wishes() == Wishes(stop=True)
         raise DataError("The text is too short.")
+    assert run.save_file.exists()
     assert (recorder.status.state, recorder.status.error) == ("failed", "The text is too short.")
     assert run.status_file.read_bytes() == before
     assert not run.events_file.exists() and capsys.readouterr().out == ""

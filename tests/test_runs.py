@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from stentor import runs
+from stentor import processes, run_events, runs
 from stentor.errors import OptionError, RunError
 from stentor.home import runs_folder
 from stentor.runs import (
@@ -135,7 +135,7 @@ def test_tailing_by_offset_reads_every_line_once(run: Run, monkeypatch: pytest.M
     """Each read stops in the middle of a line, and at every byte a file can be cut at."""
     for number in range(20):
         append_event(run, "metrics", number=number, text="é\u2028\r" * number)
-    monkeypatch.setattr(runs, "TAIL_BYTES", 700)
+    monkeypatch.setattr(run_events, "TAIL_BYTES", 700)
     whole = run.events_file.read_bytes()
     run.events_file.write_bytes(b"")
     seen, offset = [], 0
@@ -194,7 +194,8 @@ def test_running_means_this_pid_with_this_start_time(run: Run) -> None:
     # The same pid, used again by another process.
     write_status(run, replace(mine, process_start="1"))
     died = current_status(run)
-    assert (died.state, died.error) == ("died", "The process ended without a word.")
+    reason = "Died before its first stage: the process ended without a word."
+    assert (died.state, died.error) == ("died", reason)
     assert read_status(run).state == "running", "reading must not write"
     write_status(run, replace(mine, pid=None))
     assert current_status(run).state == "died"
@@ -209,6 +210,69 @@ def test_a_start_without_a_pid_is_given_time_and_one_with_a_pid_is_not(run: Run)
         run, Status(state="starting", heartbeat=time.time(), pid=os.getpid(), process_start="1")
     )
     assert current_status(run).state == "died"
+
+
+def test_a_process_of_an_earlier_boot_is_not_this_one(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ticks count from the boot: after a restart any process may have the same pid and ticks."""
+    pid, start = os.getpid(), str(process_start(os.getpid()))
+    boot, _, ticks = start.rpartition(":")
+    going = Status(state="running", pid=pid, process_start=start, stage="general", step=7)
+    write_status(run, going)
+    assert current_status(run) == going
+    boot_file = tmp_path / "boot_id"
+    boot_file.write_text("another-boot\n")
+    monkeypatch.setattr(processes, "BOOT_ID_FILE", boot_file)
+    status = current_status(run)
+    assert status.state == "died"
+    assert status.error == "Died at step 7 of general: the machine was restarted."
+    # A status file of an earlier version names no boot; it still reads.
+    write_status(run, replace(going, process_start=ticks))
+    assert boot and current_status(run).state == "running"
+
+
+def test_where_a_run_died_is_the_newer_of_status_and_events(run: Run) -> None:
+    """The status is written once a second, each step at once: it once named an earlier step."""
+    status = Status(
+        state="running", pid=1 << 30, process_start="1", stage="general", step=3, total_steps=9
+    )
+    write_status(run, replace(status, heartbeat=time.time() - 5))
+    append_event(run, "metrics", stage="general", step=6)
+    append_event(run, "sample", stage="general", step=6, text="x" * 1000)
+    append_event(run, "metrics", stage="general")  # foreign: no step
+    with run.events_file.open("ab") as stream:
+        stream.write(b'{"kind": "metrics", "stage": "general", "st')
+    died = current_status(run)
+    assert (died.state, died.stage, died.step, died.total_steps) == ("died", "general", 6, 9)
+    assert died.error == "Died at step 6 of general: the process ended without a word."
+    assert read_status(run).step == 3, "reading writes nothing"
+    # Resumed from an earlier checkpoint, and killed before the next step.
+    write_status(run, replace(status, heartbeat=time.time() + 5))
+    assert current_status(run).step == 3
+    # A disk without room took the events of the next stage, and no status.
+    append_event(run, "metrics", stage="story", step=2)
+    write_status(run, replace(status, heartbeat=time.time() - 5))
+    died = current_status(run)
+    assert (died.stage, died.step, died.total_steps) == ("story", 2, 0)
+
+
+def test_a_run_whose_status_a_power_cut_took_has_died(run: Run) -> None:
+    """An empty status file once made a run of days look as if nothing had been done."""
+    run.status_file.write_bytes(b"")
+    assert current_status(run) == Status(), "nothing was done yet"
+    append_event(run, "metrics", stage="general", step=6)
+    died = current_status(run)
+    assert died.error == "Died at step 6 of general: its status file cannot be read."
+    assert died.state == "died"
+
+
+def test_the_end_of_a_huge_log_is_enough(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_events, "PLACE_BYTES", (100, 300))
+    append_event(run, "metrics", stage="general", step=6)
+    assert run_events.last_place(run) is not None
+    append_event(run, "sample", text="x" * 400)
+    assert run_events.last_place(run) is None
 
 
 def test_a_zombie_is_not_alive() -> None:

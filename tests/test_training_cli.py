@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,10 @@ from stentor.home import runs_folder
 from stentor.runs import (
     Run,
     Status,
+    append_event,
     create_run,
     current_status,
+    process_start,
     read_recipe,
     read_status,
     write_status,
@@ -37,6 +40,13 @@ VERBS = (
     "resume",
     "stop",
     "status",
+    "save",
+    "sample",
+    "delete",
+    "queue",
+    "check",
+    "rehearse",
+    "hand-over",
     "expand",
     "export",
     "validate",
@@ -145,6 +155,16 @@ def test_list_for_people(capsys: pytest.CaptureFixture[str]) -> None:
         (["show", "practice", "--text", "expand=x.txt"], "No stage that reads text is called"),
         (["resume", "nowhere"], "There is no run 'nowhere'"),
         (["resume", "../x"], "is not a run id"),
+        (["resume", "nowhere", "--queue"], "There is no run 'nowhere'"),
+        (["resume", ".", "--processes", "2"], "change a run: name it by its id"),
+        (["run", ".", "--queue"], "it can neither wait in line nor be detached"),
+        (["run", ".", "--seed", "3"], "is a run; its recipe cannot be changed"),
+        (["save", "nowhere"], "There is no run 'nowhere'"),
+        (["sample", "nowhere"], "There is no run 'nowhere'"),
+        (["delete", "nowhere"], "There is no run 'nowhere'"),
+        (["delete", ".."], "is not a run id"),
+        (["queue", "--move", "nowhere", "1"], "There is no run 'nowhere'"),
+        (["queue", "--remove", "nowhere"], "There is no run 'nowhere'"),
         (["stop", "nowhere"], "There is no run 'nowhere'"),
         (["status", "nowhere"], "There is no run 'nowhere'"),
         (["status"], "There is no run yet; start one with: python -m training run practice"),
@@ -232,6 +252,123 @@ def test_what_is_over_is_neither_stopped_nor_resumed(
     assert lines[0] == lines[1] == f"error: Run {run.id} is not going."
     assert lines[2] == f"error: Run {run.id} is finished; there is nothing to resume."
     assert not run.stop_file.exists()
+
+
+@pytest.mark.parametrize("verb", ["stop", "save", "sample"])
+def test_only_a_run_that_goes_can_be_asked_for_something(
+    run: Run, verb: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wishes = {"stop": run.stop_file, "save": run.save_file, "sample": run.sample_file}
+    assert main([verb, run.id]) == 2
+    assert capsys.readouterr().err == f"error: Run {run.id} is not going.\n"
+    write_status(run, Status("running", os.getpid(), process_start(os.getpid())))
+    assert main([verb, run.id]) == 0
+    assert capsys.readouterr().out.startswith("Asked ")
+    assert [name for name, path in wishes.items() if path.exists()] == [verb]
+
+
+def test_a_run_is_deleted_after_a_yes_only(
+    run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (run.checkpoints_folder / "general-000004").mkdir()
+    asked: list[str] = []
+
+    def answer(question: str) -> str:
+        asked.append(question)
+        return answers.pop()
+
+    monkeypatch.setattr("builtins.input", answer)
+    answers = ["", "n", "maybe"]
+    for _ in range(3):
+        assert main(["delete", run.id]) == 1
+    assert asked[0] == f"Delete {run.id} (created, 1 checkpoint) for good? [y/N] "
+    assert "Nothing was deleted." in capsys.readouterr().out
+    answers = ["y"]
+    assert main(["delete", run.id]) == 0
+    assert not run.folder.exists()
+
+    going = create_run({}, "going")
+    write_status(going, Status("running", os.getpid(), process_start(os.getpid())))
+    assert main(["delete", going.id, "--yes"]) == 2
+    assert "Stop it first" in capsys.readouterr().err
+    write_status(going, Status("stopped"))
+    assert main(["delete", going.id, "--yes"]) == 0
+    assert len(asked) == 4, "nobody is asked about what is refused or settled"
+
+
+def test_a_script_that_cannot_answer_deletes_nothing(run: Run) -> None:
+    process = subprocess.run(
+        [sys.executable, "-m", "training", "delete", run.id],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (process.returncode, process.stderr) == (1, "")
+    assert process.stdout.endswith("Nothing was deleted.\n")
+    assert run.folder.exists()
+
+
+def test_the_line_of_runs(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["queue"]) == 0
+    assert "No run is in line. To put one there" in capsys.readouterr().out
+    write_status(run, Status("running", os.getpid(), process_start(os.getpid())))
+    for seed in ("1", "2"):
+        assert main(["run", "practice", "--queue", "--seed", seed]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    first, second = (line.partition(" in ")[0].removeprefix("Run ") for line in lines[::2])
+    assert lines[1] == f"{first}: number 1 in line for all devices, after {run.id}"
+    assert lines[3] == f"{second}: number 2 in line for all devices, after {run.id}, {first}"
+    assert main(["queue", "--move", second, "-1"]) == 0
+    assert capsys.readouterr().out.startswith(f"{second}: number 1 in line")
+    (one, two) = printed_json(capsys, "queue")
+    assert (one["run"], one["state"], one["waits_for"]) == (second, "queued", [run.id])
+    assert two["waits_for"] == [run.id, second]
+    assert main(["status", second]) == 0
+    assert "place in line" in capsys.readouterr().out
+    assert main(["queue", "--start"]) == 0, "nothing to start yet is no mistake"
+    assert main(["queue", "--remove", second]) == 0
+    assert capsys.readouterr().out.endswith(
+        f"{first}: number 1 in line for all devices, after {run.id}\n"
+    )
+    assert main(["queue", "--move", first, "soon"]) == 2
+    assert "N must be a whole number; got 'soon'" in capsys.readouterr().err
+
+
+def test_resume_writes_into_the_recipe_what_it_is_to_use_from_now_on(
+    run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run of two processes could not go on where there was one GPU left."""
+    going = create_run(recipe_to_json(find_recipe("practice")), "going")
+    write_status(going, Status("running", os.getpid(), process_start(os.getpid())))
+    append_event(run, "metrics", stage="general", step=4)
+    write_status(run, Status("stopped", stage="general", step=4))
+    flags = ["--processes", "1", "--devices", "0"]
+    assert main(["resume", run.id, "--queue", *flags]) == 0
+    assert "number 1 in line for GPU 0" in capsys.readouterr().out
+    recipe = recipe_from_json(read_recipe(run))
+    assert (recipe.num_processes, recipe.devices) == (1, "0")
+    assert replace(recipe, num_processes=None, devices="") == find_recipe("practice")
+    assert main(["resume", run.id, "--processes", "0"]) == 2
+    assert "Num processes must be at least 1; got 0" in capsys.readouterr().err
+    write_status(run, Status("running", os.getpid(), process_start(os.getpid())))
+    assert main(["resume", run.id, *flags]) == 2
+    assert "already going" in capsys.readouterr().err
+
+
+def test_status_of_a_dead_run_says_where_with_its_last_lines_and_how_to_go_on(
+    run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_status(run, Status("running", 1 << 30, "1", stage="general", step=7))
+    run.log_file.write_text("first line\n" * 20 + "CUDA error: out of memory\n")
+    assert main(["status", run.id]) == 0
+    text = capsys.readouterr().out
+    assert "Died at step 7 of general: the process ended without a word." in text
+    assert text.endswith(
+        f"  CUDA error: out of memory\nTo go on: python -m training resume {run.id}\n"
+    )
+    assert text.count("first line") == 7
 
 
 def test_stop_and_ctrl_c_save_and_end_the_run(

@@ -100,6 +100,16 @@ def test_a_killed_worker_fails_the_run_and_says_so(story: Story) -> None:
     assert status.checkpoint == f"general-{CHECKPOINT_EVERY:06d}"
 
 
+def test_a_killed_worker_is_an_alarm_until_steps_go_on(story: Story) -> None:
+    """Raised once, with what the other end noticed; cleared by the first step after the resume."""
+    alarms = [event for event in read_events(story.run) if event["kind"] == "alarm"]
+    dead = [event for event in alarms if event["alarm"] == "dead_worker"]
+    assert [event["state"] for event in dead] == ["raised", "cleared"]
+    assert dead[0]["message"].startswith("One of the 2 processes that train this run has ended")
+    assert dead[1]["message"] == "All workers train general again."
+    assert {event["alarm"] for event in alarms} <= {"dead_worker", "disk_low"}
+
+
 def test_a_killed_launcher_takes_its_workers_along(story: Story) -> None:
     assert story.found[1].state == "died"
 

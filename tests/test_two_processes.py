@@ -75,6 +75,7 @@ def test_rows_are_shared_and_wishes_agreed_on(seen: list[dict[str, Any]]) -> Non
     assert seen[0]["rows"] + seen[1]["rows"] == batch_of_step(0)[:, 0].tolist()
     for worker in seen:
         assert worker["any"] == [True, False]
+        assert worker["any_of"] == [True, True, False], "each flag on its own"
         assert worker["of_main"] == 7, "the other gave 8"
         assert worker["mean"] == [0.5, 4.0]
         assert worker["threads"] == 1

@@ -1,5 +1,6 @@
 """The services of the app, and what travels between tabs."""
 
+import threading
 import time
 
 import gradio as gr
@@ -40,6 +41,20 @@ def test_who_may_train(
     else:
         assert refusal in str(context.training_refusal)
     assert context.allow_folders == (is_private and not is_space)
+    assert (context.run_watch is None) == (refusal is not None), "no line where nobody may train"
+
+
+def test_the_line_of_runs_goes_on_while_the_app_is_open() -> None:
+    context = make_context("demo", is_private=True)
+    context.watch_runs()
+    names = [thread.name for thread in threading.enumerate()]
+    assert names.count("stentor-run-watch") == 1
+    context.close()
+    assert "stentor-run-watch" not in [thread.name for thread in threading.enumerate()]
+    closed = make_context("demo", "off", is_private=True)
+    closed.watch_runs()
+    assert "stentor-run-watch" not in [thread.name for thread in threading.enumerate()]
+    closed.close()
 
 
 def test_the_demo_pair_is_shown_until_the_real_one_is_here() -> None:

@@ -1,88 +1,95 @@
-"""The Training tab's HTML."""
+"""The parts of a run's page as HTML."""
 
 import pytest
 
 from stentor.runs import Run, Status, create_run
 from stentor.ui import train_view as view
 from stentor.ui.chart import Digest
-from training.recipe import with_settings
-from training.recipes import RECIPES, find_recipe
+from stentor.ui.train_cards import STATE_WORDS
+from stentor.ui.train_monitor import MONITOR
+from training.recipe import recipe_to_json
+from training.recipes import find_recipe
 
 EVIL = "<script>alert(1)</script>"
 
 
-def test_every_recipe_has_a_card_per_stage_with_its_numbers() -> None:
-    for name in RECIPES:
-        recipe = find_recipe(name)
-        html = view.stage_cards(recipe)
-        assert html.count('<li class="stage"') == len(recipe.stages)
-        for stage in recipe.stages:
-            assert stage.title in html
-    card = view.stage_cards(find_recipe("card"))
-    assert "9,500" in card
-    assert "623 M" in card
-    assert "0.00015" in card
-    assert "512 wide, 30 layers, 8 heads" in card
+def alarm(
+    name: str, step: int, state: str = "raised", message: str = "Mind this."
+) -> dict[str, object]:
+    return {
+        "kind": "alarm",
+        "alarm": name,
+        "state": state,
+        "message": message,
+        "stage": "general",
+        "step": step,
+        "tokens": step * 2_048,
+        "value": 9.0,
+        "limit": 5.0,
+    }
 
 
-def test_cards_follow_a_run() -> None:
+def test_every_part_has_its_place_in_the_page() -> None:
     recipe = find_recipe("practice")
-    status = Status(state="running", stage="general", finished_stages=("expand",))
-    digest = Digest()
-    digest.feed(
-        [
-            {"kind": "stage_started", "stage": "expand", "tokens": 0, "t": 10.0},
-            {
-                "kind": "growth",
-                "stage": "expand",
-                "loss_before": 5.0,
-                "loss_after": 5.0,
-                "max_logit": 14.0,
-                "max_logit_difference": 2e-6,
-                "is_exact": True,
-            },
-            {"kind": "stage_started", "stage": "general", "tokens": 0, "total_steps": 20},
-            {"kind": "validation", "stage": "general", "step": 0, "tokens": 0, "loss": 5.0},
-            {"kind": "metrics", "stage": "general", "step": 5, "tokens": 10_240, "loss": 3.0},
-            {"kind": "validation", "stage": "general", "step": 5, "tokens": 10_240, "loss": 2.5},
-        ]
-    )
-    html = view.stage_cards(recipe, status, digest)
-    assert html.count('data-state="done"') == 1
-    assert html.count('data-state="running"') == 1
-    assert html.count('data-state="waiting"') == 2
-    assert "same function" in html
-    assert "5.00 → 2.50" in html
-    assert "5 of 20" in html
+    run = create_run(recipe_to_json(recipe), "practice")
+    parts = view.parts(run, recipe, Status(), Digest(), None)
+    for name in parts:
+        assert f'data-part="{name}"' in MONITOR
+    assert all(isinstance(html, str) for html in parts.values())
 
 
-@pytest.mark.parametrize("state", list(view.STATE_WORDS))
+@pytest.mark.parametrize("state", list(STATE_WORDS))
 def test_every_state_has_words(state: str) -> None:
-    run = create_run({}, "practice")
-    html = view.heading(run, find_recipe("practice"), Status(state=state), Digest())
-    assert view.STATE_WORDS[state] in html
-    assert view.STATE_WORDS[state] in view.run_label(run, state)
-
-
-def test_time_left_counts_tokens_that_are_left_so_a_resume_does_not_fool_it() -> None:
     recipe = find_recipe("practice")
-    total = sum(stage.total_steps() for stage in recipe.stages) * 2_048
+    run = create_run(recipe_to_json(recipe), "practice")
+    html = view.heading(run, recipe, Status(state=state), Digest())
+    assert STATE_WORDS[state] in html
+    assert STATE_WORDS[state] in view.run_label(run, state)
+
+
+def test_the_time_left_is_that_of_the_present_session() -> None:
+    """A resumed run once took the steps of all sessions for those of its own few minutes."""
+    recipe = find_recipe("practice")
+    total = sum(stage.total_steps() for stage in recipe.stages)
     digest = Digest()
-    tokens = total - 9_000
     digest.feed(
         [
-            {"kind": "stage_started", "stage": "textbook", "tokens": tokens},
             {
-                "kind": "metrics",
+                "kind": "stage_started",
                 "stage": "textbook",
-                "step": 1,
-                "tokens": tokens,
-                "tokens_per_second": 900.0,
+                "tokens": (total - 10) * 2_048,
+                "t": 10.0,
             },
+            *(
+                {
+                    "kind": "metrics",
+                    "stage": "textbook",
+                    "step": 10 + step,
+                    "tokens": (total - 10 + step) * 2_048,
+                    "tokens_per_second": 1_024.0,
+                    "loss": 3.0,
+                    "t": 10.0 + 2 * step,
+                }
+                for step in range(1, 6)
+            ),
         ]
     )
     html = view.heading(create_run({}, "x"), recipe, Status(state="running"), digest)
     assert "about 10 s left" in html
+
+
+def test_an_alarm_can_be_put_away_without_hiding_the_next_of_its_kind() -> None:
+    run, digest = create_run({}, "x"), Digest()
+    digest.feed([alarm("spike", 3), alarm("disk_low", 4, message="1 GB is left.")])
+    first = view.alarms(run, digest)
+    assert 'role="alert"' in first and first.count("<li") == 2
+    assert first.index("1 GB is left.") < first.index("Mind this.")
+    digest.feed([alarm("disk_low", 5, state="cleared"), alarm("spike", 6, state="cleared")])
+    assert view.alarms(run, digest) == ""
+    metrics = {"kind": "metrics", "stage": "general", "step": 9, "tokens": 9 * 2_048, "loss": 3.0}
+    digest.feed([metrics, alarm("spike", 9)])
+    key = view.alarms(run, digest).split('data-alarm="')[1].split('"')[0]
+    assert key not in first
 
 
 def test_untrusted_text_is_escaped_everywhere() -> None:
@@ -90,39 +97,18 @@ def test_untrusted_text_is_escaped_everywhere() -> None:
     digest.feed(
         [
             {"kind": "machine", "name": EVIL, "num_cores": EVIL, "torch_version": EVIL},
-            {"kind": "sample", "stage": EVIL, "step": EVIL, "prompt": EVIL, "text": EVIL},
             {"kind": "warning", "message": EVIL},
+            {"kind": "stage_started", "stage": EVIL, "tokens": 0, "total_steps": 1},
             {"kind": "metrics", "stage": EVIL, "step": 1, "tokens": 1, "loss": 1.0},
+            {**alarm(EVIL, 1, message=EVIL), "stage": EVIL},
         ]
     )
-    run = create_run({}, "x")
-    status = Status(state="failed", error=EVIL)
-    pieces = [
-        view.heading(run, find_recipe("practice"), status, digest),
-        view.samples(digest),
-        view.notices(digest),
-        view.numbers_table(digest),
-        view.machine_line(digest),
-        view.actions(status, is_stopping=False, can_end=False, refusal=EVIL),
-        view.notes(find_recipe("practice"), [EVIL]),
-        view.checkpoints(run, [EVIL, "general-000020"]),
-    ]
-    assert all("<script>" not in piece for piece in pieces)
-    assert "general-000020" in pieces[-1]
-
-
-def test_the_buttons_fit_the_state() -> None:
-    def words(state: str, is_stopping: bool = False, can_end: bool = False) -> str:
-        return view.actions(Status(state=state), is_stopping, can_end, refusal=None)
-
-    assert "Stop and save" in words("running")
-    assert "disabled" not in words("running")
-    assert "disabled" in words("running", is_stopping=True)
-    assert "End the process now" in words("running", is_stopping=True, can_end=True)
-    assert "Resume" in words("stopped")
-    assert "Resume" in words("died")
-    assert "Start" in words("created")
-    assert words("finished") == ""
+    recipe = find_recipe("practice")
+    run = create_run(recipe_to_json(recipe), "x")
+    status = Status(state="failed", stage=EVIL, error=EVIL, checkpoint=EVIL)
+    for refusal in (None, EVIL):
+        for name, html in view.parts(run, recipe, status, digest, refusal).items():
+            assert "<script>" not in html, name
 
 
 def test_labels_of_runs_are_dates_for_people() -> None:
@@ -137,9 +123,8 @@ def test_a_date_that_is_none_and_a_state_of_a_newer_trainer_do_not_end_the_list(
     run = Run(create_run({}, "x").folder.parent / "20269999-000000-x")
     assert view.run_label(run, "finished") == "20269999-000000-x, finished"
     assert view.run_label(run, "paused") == "20269999-000000-x, paused"
-    recipe, status = find_recipe("practice"), Status(state=EVIL, stage="general")
-    for html in (view.heading(run, recipe, status, Digest()), view.stage_cards(recipe, status)):
-        assert "<script>" not in html and "&lt;script&gt;" in html
+    html = view.heading(run, find_recipe("practice"), Status(state=EVIL), Digest())
+    assert "<script>" not in html and "&lt;script&gt;" in html
 
 
 def test_a_message_is_not_shown_twice() -> None:
@@ -147,31 +132,25 @@ def test_a_message_is_not_shown_twice() -> None:
     digest.feed([{"kind": "error", "message": "Out of memory."}])
     assert "Out of memory." in view.notices(digest)
     assert view.notices(digest, shown="Out of memory.") == ""
+    digest.feed([{"kind": "error", "message": "Out of memory."}])
+    assert view.notices(digest).count("Out of memory.") == 1
 
 
-def test_what_was_asked_for_is_no_alarm() -> None:
-    """A run that was ended on request said so in the red box of a failure."""
-    run, recipe = create_run({}, "x"), find_recipe("practice")
-    for state, is_alarm in (("stopped", False), ("failed", True), ("died", True)):
-        html = view.heading(run, recipe, Status(state=state, error="Ended on request."), Digest())
-        assert ("run-error" in html) is is_alarm
-        assert "Ended on request." in html
-
-
-def test_the_card_of_a_clone_names_its_break_and_its_growth() -> None:
-    recipe = with_settings(find_recipe("practice"), "expand", width="clone")
+def test_the_newest_numbers_say_where_they_are_from() -> None:
     digest = Digest()
     digest.feed(
         [
-            {"kind": "stage_started", "stage": "expand", "tokens": 0},
+            {"kind": "stage_started", "stage": "general", "tokens": 0, "total_steps": 20},
             {
-                "kind": "growth",
-                "stage": "expand",
-                "parameters_before": 2_361_216,
-                "parameters_after": 11_539_712,
+                "kind": "metrics",
+                "stage": "general",
+                "step": 1_500,
+                "tokens": 10,
+                "loss": 3.25,
+                "mfu": 0.4217,
             },
         ]
     )
-    html = view.stage_cards(recipe, Status(state="running", stage="expand"), digest)
-    assert "clone, break: noise" in html
-    assert "2.36 M → 11.5 M" in html
+    html = view.numbers_table(digest)
+    assert "general, step 1,500" in html
+    assert "3.250" in html and "42.2%" in html

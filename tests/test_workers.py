@@ -27,6 +27,7 @@ def test_one_worker_pays_nothing_for_the_others(alone: Workers) -> None:
     assert alone.sum(value) is value
     assert torch.equal(alone.mean(value), value)
     assert (alone.any(True), alone.any(False)) == (True, False)
+    assert alone.any_of([True, False, True]) == (True, False, True)
     assert alone.of_main(7) == 7
     alone.wait()
     alone.close()

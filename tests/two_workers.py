@@ -86,6 +86,7 @@ def main() -> None:
         "validation": validation_loss(network, held_out(), workers),
         "of_main": workers.of_main(7 + workers.rank),
         "any": [workers.any(workers.rank == 1), workers.any(False)],
+        "any_of": workers.any_of([workers.rank == 1, workers.rank == 0, False]),
         "mean": workers.mean(torch.tensor([float(workers.rank), 4.0])).tolist(),
         "rows": workers.share(batch_of_step(0))[:, 0].tolist(),
         "threads": torch.get_num_threads(),

@@ -7,7 +7,7 @@ from stentor.knobs import knob
 
 @dataclass(frozen=True)
 class AlarmSettings:
-    """Thresholds of the alarms; how each is judged is in training/alarms.py."""
+    """Thresholds of the alarms; how each is judged is in training/alarms/."""
 
     spike_deviations: float = knob(
         8.0,
@@ -45,6 +45,13 @@ class AlarmSettings:
         step=0.05,
         help="Tokens per second below this share of the stage's best median: another program, or a "
         "slow disk",
+    )
+    throughput_seconds: float = knob(
+        60.0,
+        low=0.0,
+        high=86_400.0,
+        step=10.0,
+        help="Training time of which the median speed is taken: a shorter dip is no trend",
     )
     gpu_temperature: float = knob(
         87.0,

@@ -3,6 +3,7 @@
 Their quotient over time is model FLOPs utilisation (MFU, arXiv 2204.02311). Knows no training.
 """
 
+import math
 import time
 
 import torch
@@ -39,17 +40,47 @@ def training_flops_per_token(shape: LlamaShape, window_tokens: int = 512) -> flo
     return 6 * num_matrix_parameters(shape) + attention
 
 
-def measure_matmul_ceiling(device: torch.device, precision: str) -> float:
-    """Return FLOP/s of a large square matrix product in `fp32` or `bf16`: the best of several."""
-    size = CEILING_SIZE.get(device.type, CEILING_SIZE["cpu"])
+def measure_matmul_ceiling(
+    device: torch.device, precision: str, seconds: float = math.inf
+) -> float:
+    """Return FLOP/s of a large square matrix product in `fp32` or `bf16`: the best of several.
+
+    `seconds`: about what it may take; a device that is slow at this precision, as many processors
+    are at bf16, is measured with a smaller product.
+    """
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    left, right = (torch.full((size, size), 0.5, device=device, dtype=dtype) for _ in range(2))
-    product = torch.empty_like(left)
-    best = float("inf")
-    for _ in range(CEILING_ROUNDS):
-        started = time.perf_counter()
-        torch.mm(left, right, out=product)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        best = min(best, time.perf_counter() - started)
+    size = CEILING_SIZE.get(device.type, CEILING_SIZE["cpu"])
+    deadline = time.perf_counter() + seconds
+    if math.isfinite(seconds):
+        size = _affordable_size(device, dtype, size, seconds / 2)
+    best, num_rounds = math.inf, 0
+    operands = _operands(device, dtype, size)
+    while num_rounds < CEILING_ROUNDS and (not num_rounds or time.perf_counter() + best < deadline):
+        best = min(best, _seconds_of_product(operands))
+        num_rounds += 1
     return 2.0 * size**3 / best
+
+
+def _affordable_size(device: torch.device, dtype: torch.dtype, size: int, seconds: float) -> int:
+    """Return the size halved until its product takes at most `seconds`, judged by an eighth."""
+    smallest = size // 8
+    operands = _operands(device, dtype, smallest)
+    _seconds_of_product(operands)  # the first one starts libraries
+    expected = _seconds_of_product(operands) * 8**3
+    while expected > seconds and size > smallest:
+        size, expected = size // 2, expected / 8
+    return size
+
+
+def _operands(device: torch.device, dtype: torch.dtype, size: int) -> tuple[torch.Tensor, ...]:
+    """Return two square matrices and room for their product."""
+    return tuple(torch.full((size, size), 0.5, device=device, dtype=dtype) for _ in range(3))
+
+
+def _seconds_of_product(operands: tuple[torch.Tensor, ...]) -> float:
+    left, right, product = operands
+    started = time.perf_counter()
+    torch.mm(left, right, out=product)
+    if product.is_cuda:
+        torch.cuda.synchronize(product.device)
+    return time.perf_counter() - started

@@ -3,10 +3,16 @@
 import time
 from typing import Any
 
-from stentor.jobs import ACTIVE_STATES, ask_to_stop
-from stentor.runs import Run, Status, current_status, list_checkpoints
+from stentor.errors import StentorError
+from stentor.jobs import ACTIVE_STATES, active_runs
+from stentor.run_devices import describe_devices, devices_of, share_device
+from stentor.run_queue import QUEUED, rivals_before, start_next
+from stentor.run_wishes import ask_to_stop
+from stentor.runs import Run, Status, current_status, list_checkpoints, tail_log
 
 POLL_SECONDS = 0.2
+LAST_LINES = 8
+LAST_BYTES = 4_000
 
 
 def follow(run: Run, offset: int = 0) -> int:
@@ -26,7 +32,17 @@ def follow(run: Run, offset: int = 0) -> int:
             ask_to_stop(run)
     status = current_status(run)
     print("\n".join(_ending(run, status)))
+    if status.state == "died":
+        _start_next()  # a run that ends otherwise has done it
     return 2 if status.state in ("failed", "died") else 0
+
+
+def _start_next() -> None:
+    try:
+        for run in start_next():
+            print(f"Started the next run in line: {run.id}")
+    except StentorError as error:
+        print(error)
 
 
 def _ending(run: Run, status: Status) -> list[str]:
@@ -63,14 +79,17 @@ def status_to_json(run: Run) -> dict[str, Any]:
         "finished_stages": list(status.finished_stages),
         "checkpoint": f"run:{run.id}/{status.checkpoint}" if status.checkpoint else None,
         "error": status.error,
+        "waits_for": [other.id for other in _waits_for(run)] if status.state == QUEUED else [],
         "folder": str(run.folder),
     }
 
 
 def describe_status(run: Run) -> list[str]:
-    """Return the same for people, and all checkpoints, a line each."""
+    """Return the same for people, with all checkpoints and, of a run that broke, its end."""
     status = current_status(run)
     rows = [("run", run.id), ("state", status.state)]
+    if status.state == QUEUED:
+        rows.append(("place in line", describe_line(run)))
     if status.stage:
         of = f" of {status.total_steps:,}" if status.total_steps else ""
         rows.append(("stage", f"{status.stage}, step {status.step:,}{of}"))
@@ -80,4 +99,29 @@ def describe_status(run: Run) -> list[str]:
         rows.append(("error" if status.state in ("failed", "died") else "note", status.error))
     rows.append(("folder", str(run.folder)))
     rows += [("checkpoint", f"run:{run.id}/{each.name}") for each in list_checkpoints(run)]
-    return [f"{name:16} {value}" for name, value in rows]
+    lines = [f"{name:16} {value}" for name, value in rows]
+    if status.state in ("failed", "died"):
+        lines += _last_words(run)
+    return lines
+
+
+def _last_words(run: Run) -> list[str]:
+    """Return the end of the log and how to go on."""
+    words = [f"  {line}" for line in tail_log(run, LAST_BYTES).splitlines()[-LAST_LINES:]]
+    told = ["last lines of the log", *words] if words else []
+    return [*told, f"To go on: python -m training resume {run.id}"]
+
+
+def describe_line(run: Run) -> str:
+    """Return a queued run's place in line in words."""
+    number = len(rivals_before(run)) + 1
+    after = ", ".join(other.id for other in _waits_for(run))
+    where = describe_devices(devices_of(run))
+    return f"{run.id}: number {number} in line for {where}" + (f", after {after}" if after else "")
+
+
+def _waits_for(run: Run) -> list[Run]:
+    """Return who uses the devices of a queued run now, and who is in line for them before it."""
+    devices = devices_of(run)
+    going = [other for other in active_runs() if share_device(devices, devices_of(other))]
+    return [*going, *rivals_before(run)]

@@ -1,13 +1,30 @@
 """What this machine is: device, cores, memory; and what it is doing right now."""
 
 import platform
+import shutil
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import psutil
 import torch
 
+from stentor.gpus import Gpu, read_gpus
 from stentor.provenance import num_cores
+
+# What a system event says of a GPU; who is on it is the preflight's question.
+GPU_FIELDS = (
+    "index",
+    "name",
+    "utilisation",
+    "memory_bytes",
+    "total_bytes",
+    "power_watts",
+    "power_limit_watts",
+    "temperature",
+    "throttle",
+)
 
 
 @dataclass(frozen=True)
@@ -38,14 +55,26 @@ def machine_to_json() -> dict[str, Any]:
     return asdict(describe_machine())
 
 
-def sample_load() -> dict[str, Any]:
-    """Return the load since the last call: CPU in percent, this process's memory, GPU memory."""
-    gpus = []
-    if torch.cuda.is_available():
-        free, total = torch.cuda.mem_get_info()
-        gpus.append({"memory_bytes": total - free, "total_bytes": total})
+def sample_load(folder: Path, read: Callable[[], tuple[Gpu, ...]] = read_gpus) -> dict[str, Any]:
+    """Return what the machine is doing, as plain JSON values; bytes, percent, watts and Celsius.
+
+    CPU use is that since the same thread asked last (0 at its first time). `folder`: whose disk is
+    asked for its free space, None where it does not answer. All GPUs of the machine are told of.
+    """
+    memory = psutil.virtual_memory()
     return {
         "cpu_percent": psutil.cpu_percent(),
-        "memory_bytes": psutil.Process().memory_info().rss,
-        "gpu": gpus,
+        "memory_bytes": psutil.Process().memory_info().rss,  # of this process
+        # Not `used`, which leaves out what a container counts: what nobody else could have.
+        "memory_used_bytes": memory.total - memory.available,
+        "memory_total_bytes": memory.total,
+        "disk_free_bytes": _free_bytes(folder),
+        "gpu": [{name: getattr(gpu, name) for name in GPU_FIELDS} for gpu in read()],
     }
+
+
+def _free_bytes(folder: Path) -> int | None:
+    try:
+        return shutil.disk_usage(folder).free
+    except OSError:
+        return None

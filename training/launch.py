@@ -18,6 +18,7 @@ import torch
 from stentor.errors import OptionError
 from stentor.jobs import LAUNCHER_VARIABLE
 from stentor.provenance import num_cores
+from stentor.run_devices import changed
 from stentor.runs import Run
 from training.recipe import Recipe
 from training.settings import PretrainSettings
@@ -30,15 +31,16 @@ def num_processes(recipe: Recipe) -> int:
     """Return how many processes train `recipe` on this machine: what it asks for, else one per GPU.
 
     Raises:
-        OptionError: it asks for more than there are GPUs, or windows in a step; or accelerate
-            started this process as one of several and told it nothing of the others.
+        OptionError: it asks for more than there are GPUs, or windows in a step, or for a GPU that
+            is not there; or accelerate started this process as one of several and told it nothing
+            of the others.
     """
     if {"ACCELERATE_MIXED_PRECISION", "MASTER_ADDR"} <= os.environ.keys():
         raise OptionError(
             "accelerate launch --cpu starts each process as if it were alone, and each would write "
             "the run. Use torchrun, or accelerate launch --multi_gpu, which serves CPUs as well."
         )
-    num_gpus = torch.cuda.device_count()
+    num_gpus = _num_gpus(recipe)
     wanted = recipe.num_processes
     if wanted is None:
         return max(1, min(num_gpus, smallest_batch(recipe)))
@@ -49,6 +51,24 @@ def num_processes(recipe: Recipe) -> int:
         )
     check_shares(recipe, wanted)
     return wanted
+
+
+def _num_gpus(recipe: Recipe) -> int:
+    """Return how many GPUs train `recipe`; a run's own process sees only those that it names.
+
+    Raises:
+        OptionError: one that it names is not there. A CPU never stands in for a GPU by name.
+    """
+    named = recipe.device_numbers()
+    there = torch.cuda.device_count()
+    if named is None:
+        return there
+    if there < len(named):
+        raise OptionError(
+            f"Recipe {recipe.name} is to train on GPU {', '.join(map(str, named))}, and of these "
+            f"this machine has {there}. Name GPUs that it has with --devices, or none for all."
+        )
+    return len(named)
 
 
 def check_shares(recipe: Recipe, num_workers: int) -> None:
@@ -81,12 +101,12 @@ def launch_command(run: Run, count: int) -> list[str]:
 def become_launcher(run: Run, count: int, num_threads: int | None) -> NoReturn:
     """Replace this process by the launcher of `count` workers, each with its share of the cores."""
     threads = num_threads or max(1, num_cores() // count)
-    environment = {
-        **os.environ,
+    values = {
         LAUNCHER_VARIABLE: str(os.getpid()),
         "OMP_NUM_THREADS": str(threads),
         "PYTHONUNBUFFERED": "1",
     }
+    environment = changed(os.environ, values)
     command = launch_command(run, count)
     sys.stdout.flush()
     sys.stderr.flush()

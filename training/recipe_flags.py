@@ -1,4 +1,4 @@
-"""The flags that choose a recipe and change it. Standard library only.
+"""The flags that choose a recipe, by name or by file, and change it. Standard library only.
 
 A flag for one stage is `STAGE=VALUE`; what it may set is declared in training/settings.py.
 """
@@ -7,17 +7,21 @@ import argparse
 import json
 from pathlib import Path
 
-from stentor.errors import OptionError
+from stentor.errors import DataError, OptionError
 from stentor.knobs import choose
 from training.recipe import (
     STAGE_NAME,
     Recipe,
+    recipe_from_json,
     with_budget,
     with_options,
-    with_settings,
+    with_stages,
     with_text,
 )
 from training.recipes import find_recipe
+
+RECIPE_FILE = ".json"
+MAX_RECIPE_BYTES = 1_000_000
 
 
 def add_recipe_flags(parser: argparse.ArgumentParser) -> None:
@@ -45,30 +49,64 @@ def add_recipe_flags(parser: argparse.ArgumentParser) -> None:
         help="change one option of a stage, such as general.learning_rate=1e-4",
     )
     parser.add_argument(
+        "--skip",
+        action="append",
+        default=[],
+        metavar="STAGE",
+        help="leave a stage out of the run; may be given several times",
+    )
+    parser.add_argument(
         "--budget", choices=("steps", "tokens"), help="which of a stage's two lengths counts"
     )
     parser.add_argument("--seed", type=int, help="seed of data order and new weights")
     parser.add_argument(
         "--processes", type=int, help="how many train together (default: one per GPU, else one)"
     )
+    parser.add_argument("--devices", help="GPUs to train on, such as 0 or 0,1 (default: all)")
 
 
 def chosen_recipe(parsed: argparse.Namespace) -> Recipe:
-    """Return the named recipe with the flags applied.
+    """Return the named recipe with the flags applied; skipped stages are still in it.
 
     Raises:
         OptionError: a flag that is not of its form, names no stage or option, or is out of range.
+        DataError: a file that is no recipe.
     """
-    recipe = _with_texts(find_recipe(parsed.name), parsed.text, _weights(parsed.mix))
-    for change in parsed.changes:
-        recipe = _with_change(recipe, change)
+    recipe = _with_texts(open_recipe(parsed.name), parsed.text, _weights(parsed.mix))
+    if parsed.changes or parsed.skip:
+        recipe = with_stages(recipe, _changes(recipe, parsed.changes), parsed.skip)
     if parsed.budget:
         recipe = with_budget(recipe, parsed.budget)
-    if parsed.seed is not None:
-        recipe = with_options(recipe, seed=parsed.seed)
-    if parsed.processes is not None:
-        recipe = with_options(recipe, num_processes=parsed.processes)
-    return recipe
+    flags = {
+        "seed": parsed.seed,
+        "num_processes": parsed.processes,
+        "devices": parsed.devices,
+    }
+    given = {name: value for name, value in flags.items() if value is not None}
+    return with_options(recipe, **given) if given else recipe
+
+
+def open_recipe(name: str) -> Recipe:
+    """Return the recipe of a name in RECIPES, or of a file whose name ends in .json.
+
+    Raises:
+        OptionError: no such recipe, or the file holds none.
+        DataError: the file cannot be read, is too large or is no JSON.
+    """
+    if not name.endswith(RECIPE_FILE):
+        return find_recipe(name)
+    try:
+        with Path(name).open("rb") as stream:
+            content = stream.read(MAX_RECIPE_BYTES + 1)
+    except OSError as error:
+        raise DataError(f"The recipe file {name!r:.200} cannot be read: {error}") from error
+    if len(content) > MAX_RECIPE_BYTES:
+        raise DataError(f"{name!r:.200} has more than {MAX_RECIPE_BYTES:,} bytes; no recipe has.")
+    try:
+        values = json.loads(content)
+    except ValueError as error:
+        raise DataError(f"{name!r:.200} is no JSON: {error}") from error
+    return recipe_from_json(values)
 
 
 def refuse_changes(parsed: argparse.Namespace) -> None:
@@ -77,8 +115,9 @@ def refuse_changes(parsed: argparse.Namespace) -> None:
     Raises:
         OptionError: a flag of `add_recipe_flags` was given.
     """
-    given = (parsed.text, parsed.mix, parsed.changes)
-    if any(given) or {parsed.budget, parsed.seed, parsed.processes} != {None}:
+    given = (parsed.text, parsed.mix, parsed.changes, parsed.skip)
+    single = {parsed.budget, parsed.seed, parsed.processes, parsed.devices}
+    if any(given) or single != {None}:
         raise OptionError(
             f"{parsed.name!r:.80} is a run; its recipe cannot be changed. Give a recipe's name to "
             "change that one."
@@ -120,17 +159,20 @@ def _weights(mixes: list[str]) -> dict[str, tuple[float, ...]]:
     return found
 
 
-def _with_change(recipe: Recipe, change: str) -> Recipe:
-    """Apply `STAGE.OPTION=VALUE`; the value is a JSON value, or else text."""
-    place, separator, text = change.partition("=")
-    stage_name, _, option = place.partition(".")
-    if not separator or not option:
-        raise OptionError(f"--set {change!r:.80}: write it like general.learning_rate=1e-4.")
+def _changes(recipe: Recipe, changes: list[str]) -> dict[str, dict[str, object]]:
+    """Return `STAGE.OPTION=VALUE` by stage and option; a value is a JSON value, or else text."""
     stages = {stage.name: stage for stage in recipe.stages}
-    settings = choose(stages, stage_name, "stage").settings
-    choose(vars(settings), option, f"option of stage {stage_name}")
-    try:
-        value = json.loads(text)
-    except ValueError:
-        value = text
-    return with_settings(recipe, stage_name, **{option: value})
+    found: dict[str, dict[str, object]] = {}
+    for change in changes:
+        place, separator, text = change.partition("=")
+        stage_name, _, option = place.partition(".")
+        if not separator or not option:
+            raise OptionError(f"--set {change!r:.80}: write it like general.learning_rate=1e-4.")
+        settings = choose(stages, stage_name, "stage").settings
+        choose(vars(settings), option, f"option of stage {stage_name}")
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = text
+        found.setdefault(stage_name, {})[option] = value
+    return found

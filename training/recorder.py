@@ -1,20 +1,38 @@
-"""The trainer's side of the run folder: events, status, heartbeat, and "was a stop asked for?"."""
+"""The trainer's side of the run folder: events, status, heartbeat, and what was asked for.
+
+What it writes may come from several threads: the one that trains, the heartbeat, and watchers.
+"""
 
 import signal
 import time
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
+from threading import RLock
 from types import FrameType, TracebackType
-from typing import Self
+from typing import Any, Self
 
 from stentor.errors import StentorError
 from stentor.jobs import claim
 from stentor.runs import Run, Status, append_event, list_checkpoints, write_status
 from training.disk import DiskError, describe_failure, is_full_disk, writing
 from training.hardware import sample_load
+from training.heartbeat import Heartbeat
 
 HEARTBEAT_SECONDS = 1.0
 LOAD_SECONDS = 5.0
+# Called with the kind and the values of each event after it was written, from any thread.
+Observer = Callable[[str, Mapping[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What a user asks of a run that goes: to save and end, to save, to continue its prompts."""
+
+    stop: bool = False
+    save: bool = False
+    sample: bool = False
 
 
 class Recorder:
@@ -23,14 +41,25 @@ class Recorder:
     Leaving the block records how the run ended: finished, stopped, or failed with the reason. On a
     full disk the reason may not find room; then the status still says `running`, and whoever reads
     it sees that the process is gone.
+
+    From the first event on, a heartbeat keeps the status fresh and tells of the machine's load,
+    however long a stage takes between its steps. (Before that, this process may still become the
+    launcher of others, and no thread may write then.) `observer` is told of every event, one that
+    it raises itself included; no lock of the recorder is held meanwhile.
     """
 
     def __init__(self, run: Run) -> None:
         self.run = run
         self.status = Status()
+        self.tokens = 0  # training tokens of the whole run so far
+        self.observer: Observer | None = None
         self._was_told_to_stop = False
         self._is_finished = False
-        self._last_load = 0.0
+        self._lock = RLock()  # guards the status, the two files, and the two flags below
+        self._is_beating = False
+        self._is_over = False  # for the heartbeat
+        self._heartbeat = Heartbeat(self._beat, HEARTBEAT_SECONDS)
+        self._next_load = 0.0  # on the clock of time.monotonic; 0: nothing was measured yet
 
     def __enter__(self) -> Self:
         self.status = claim(self.run)
@@ -45,12 +74,16 @@ class Recorder:
         error: BaseException | None,
         _trace: TracebackType | None,
     ) -> bool:
+        with self._lock:
+            self._is_over = True
+        self._heartbeat.stop()
         if error is None:
             self.update(state="finished" if self._is_finished else "stopped")
             return False
         is_expected = isinstance(error, StentorError) or is_full_disk(error)
         message = self._reason(error)
-        self.status = replace(self.status, state="failed", error=message)
+        with self._lock:
+            self.status = replace(self.status, state="failed", error=message)
         with suppress(DiskError):
             self.event("error", message=message)
         with suppress(DiskError):
@@ -82,6 +115,14 @@ class Recorder:
         """Tell whether the run should save and end."""
         return self._was_told_to_stop or self.run.stop_file.exists()
 
+    def wishes(self) -> Wishes:
+        """Return what is asked for now; a save and samples are asked for once, so these are taken.
+
+        A stop stays asked for until the run has ended.
+        """
+        save, sample = (_take(path) for path in (self.run.save_file, self.run.sample_file))
+        return Wishes(self.stop_requested(), save, sample)
+
     def finish(self) -> None:
         """Note that every stage is done; a block left without this was stopped."""
         self._is_finished = True
@@ -101,8 +142,21 @@ class Recorder:
         Raises:
             DiskError: there is no room for it.
         """
+        with self._lock:
+            self._append(kind, values)
+            if not (self._is_beating or self._is_over):
+                self._is_beating = True
+                self._heartbeat.start()
+        self._tell(kind, values)
+
+    def _append(self, kind: str, values: Mapping[str, Any]) -> None:
         with writing("The event log", self.run.folder):
             append_event(self.run, kind, **values)
+
+    def _tell(self, kind: str, values: Mapping[str, Any]) -> None:
+        observer = self.observer
+        if observer is not None:
+            observer(kind, values)
 
     def warn(self, message: str) -> None:
         """Record and print a warning."""
@@ -116,26 +170,70 @@ class Recorder:
             DiskError: there is no room for it.
         """
         values = {**changes, "heartbeat": time.time()}
-        self.status = replace(self.status, **values)  # type: ignore[arg-type]
-        with writing("The status", self.run.folder):
-            write_status(self.run, self.status)
+        with self._lock:
+            self.status = replace(self.status, **values)  # type: ignore[arg-type]
+            with writing("The status", self.run.folder):
+                write_status(self.run, self.status)
 
-    def progress(self, step: int) -> None:
-        """Note the step; writes status and load no more often than a reader could care."""
-        now = time.time()
-        if now - self.status.heartbeat >= HEARTBEAT_SECONDS or step == self.status.total_steps:
-            self.update(step=step)
-        if now - self._last_load >= LOAD_SECONDS:
-            self._last_load = now
-            self.event("system", **sample_load())
+    def progress(self, step: int, tokens: int) -> None:
+        """Note the step; it is written no more often than a reader could care."""
+        with self._lock:
+            self.status, self.tokens = replace(self.status, step=step), tokens
+            if self._is_stale() or step == self.status.total_steps:
+                self.update()
+
+    def _is_stale(self) -> bool:
+        return time.time() - self.status.heartbeat >= HEARTBEAT_SECONDS
+
+    def _beat(self) -> None:
+        """Refresh the status, and tell of the load where it is time; after the end do neither.
+
+        A full disk is left to the thread that trains: it meets it at its own next word.
+        """
+        with suppress(DiskError):
+            with self._lock:
+                if self._is_stale() and not self._is_over:
+                    self.update()
+            if time.monotonic() >= self._next_load:
+                self._tell_load()
+
+    def _tell_load(self) -> None:
+        """Record the load; the first measurement only begins the one of the CPU, see psutil."""
+        load = sample_load(self.run.folder)
+        is_first, self._next_load = not self._next_load, time.monotonic()
+        if is_first:
+            return
+        self._next_load += (
+            LOAD_SECONDS - HEARTBEAT_SECONDS / 2
+        )  # beats are a little late, not early
+        with self._lock:
+            if self._is_over:
+                return
+            place = {"stage": self.status.stage, "step": self.status.step, "tokens": self.tokens}
+            values = {**place, **load}
+            self._append("system", values)
+        self._tell("system", values)
+
+
+def _take(path: Path) -> bool:
+    """Tell whether a file is there, and remove it; one that cannot be removed is no wish."""
+    try:
+        path.unlink()
+    except OSError:
+        return False
+    return True
 
 
 class SilentRecorder(Recorder):
     """A recorder of a worker that is not the main one: it keeps its status, and writes nothing.
 
     Stop signals reach every worker, and the stop file is seen by every worker; they agree at each
-    step (see Workers.any).
+    step (see Workers.any_of). What else is asked for the main worker alone takes.
     """
+
+    def wishes(self) -> Wishes:
+        """Return whether a stop was asked for."""
+        return Wishes(stop=self.stop_requested())
 
     def say(self, message: str) -> None:
         """Leave the line to the main worker."""
@@ -147,6 +245,7 @@ class SilentRecorder(Recorder):
         """Change the status in memory."""
         self.status = replace(self.status, **changes)  # type: ignore[arg-type]
 
-    def progress(self, step: int) -> None:
+    def progress(self, step: int, tokens: int) -> None:
         """Note the step in memory."""
+        self.tokens = tokens
         self.update(step=step)

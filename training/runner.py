@@ -6,6 +6,8 @@ work alone, while the others wait.
 """
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import torch
@@ -14,7 +16,9 @@ from stentor.errors import DataError, ModelError, OptionError, RunError, Trainin
 from stentor.hub import folder_of
 from stentor.jobs import launcher_pid, training_refusal, worker_rank
 from stentor.models import find_model
+from stentor.notify import Notifier, open_notifier, tell_end
 from stentor.runs import Run, list_checkpoints, read_recipe
+from training.alarms.watch import AlarmWatch
 from training.checkpoint import finished_checkpoint, open_sound
 from training.hardware import machine_to_json
 from training.launch import become_launcher, check_shares, end_with, num_processes
@@ -29,6 +33,7 @@ from training.workers import is_lost_worker, open_workers
 
 # Stages of more tokens than this take days on a CPU; it is a mistake, not a wish.
 MAX_CPU_TOKENS = 100_000_000
+ENDED_STATES = ("finished", "stopped", "failed")
 
 
 def execute(run: Run) -> int:
@@ -40,7 +45,8 @@ def execute(run: Run) -> int:
     if launcher is not None:
         end_with(launcher)
     recorder = SilentRecorder(run) if worker_rank() else Recorder(run)
-    with recorder:
+    notifier, problem = open_notifier(recorder.say)
+    with _told_end(recorder, notifier), recorder:
         recipe = _checked_recipe(run)
         if worker_rank() is None:
             count = num_processes(recipe)
@@ -50,11 +56,26 @@ def execute(run: Run) -> int:
         workers = open_workers(recipe.num_threads)
         check_shares(recipe, workers.num_workers)
         recorder.event("machine", **machine_to_json(), num_workers=workers.num_workers)
-        _work(StageContext(run, recipe, recorder, workers))
+        if problem:
+            recorder.warn(problem)
+        watch = AlarmWatch(recorder, recipe, notifier) if workers.is_main else None
+        with watch or nullcontext():
+            _work(StageContext(run, recipe, recorder, workers), watch)
     has_failed = recorder.status.state == "failed"
     if has_failed and worker_rank():  # its recorder is silent; the main worker may know less
         print(f"Worker {worker_rank()}: {recorder.status.error}", file=sys.stderr)
     return 2 if has_failed else 0
+
+
+@contextmanager
+def _told_end(recorder: Recorder, notifier: Notifier) -> Iterator[None]:
+    """Tell how the block's run ended, however that was; of several workers the main one tells."""
+    try:
+        yield
+    finally:
+        if recorder.status.state in ENDED_STATES and not worker_rank():
+            tell_end(notifier, recorder.run, recorder.status)
+        notifier.close()
 
 
 def _checked_recipe(run: Run) -> Recipe:
@@ -85,7 +106,7 @@ def check_sources(recipe: Recipe) -> None:
             raise DataError(f"Stage {stage.name}: {error}") from error
 
 
-def _work(context: StageContext) -> None:
+def _work(context: StageContext, watch: AlarmWatch | None) -> None:
     """Run the stages and part in order.
 
     Raises:
@@ -95,7 +116,10 @@ def _work(context: StageContext) -> None:
         _run_stages(context)
         context.workers.close()
     except RuntimeError as error:
-        if context.workers.num_workers > 1 and is_lost_worker(error):
+        num_workers = context.workers.num_workers
+        if num_workers > 1 and is_lost_worker(error):
+            if watch:
+                watch.lose_worker(num_workers, error)
             raise TrainingError(
                 "Another of the processes that train this run has ended; its last words may be in "
                 "the log. Resume goes on from the newest checkpoint."

@@ -18,7 +18,8 @@ def describe_recipe(recipe: Recipe) -> str:
         recipe.purpose,
         f"start {recipe.start or 'from nothing'}, seed {recipe.seed}, "
         f"threads {recipe.num_threads or 'all cores'}, "
-        f"processes {recipe.num_processes or 'one per GPU, else one'}",
+        f"processes {recipe.num_processes or 'one per GPU, else one'}, "
+        f"GPUs {recipe.devices or 'all there are'}",
         "",
         *(line for stage in recipe.stages for line in (*_describe_stage(stage), "")),
         *(f"Note: {note}" for note in recipe.notes),
@@ -27,7 +28,8 @@ def describe_recipe(recipe: Recipe) -> str:
 
 
 def _describe_stage(stage: Stage) -> list[str]:
-    heading = f"{stage.name} ({stage.kind}): {stage.title}"
+    skipped = ", skipped" if stage.skip else ""
+    heading = f"{stage.name} ({stage.kind}{skipped}): {stage.title}"
     settings = stage.settings
     if isinstance(settings, PretrainSettings):
         return [heading, *_describe_pretraining(settings)]

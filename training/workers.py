@@ -7,6 +7,7 @@ Knows no recipe, files or steps.
 """
 
 import os
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 
@@ -82,11 +83,15 @@ class Workers:
 
     def any(self, flag: bool) -> bool:
         """Tell whether the flag is true for any worker, without waiting for a GPU."""
+        return self.any_of((flag,))[0]
+
+    def any_of(self, flags: Sequence[bool]) -> tuple[bool, ...]:
+        """Tell of each flag whether it is true for any worker, in one meeting."""
         if self._patient is None:
-            return flag
-        flags = torch.tensor([flag], dtype=torch.uint8)
-        torch.distributed.all_reduce(flags, torch.distributed.ReduceOp.MAX, group=self._patient)
-        return bool(flags)
+            return tuple(flags)
+        found = torch.tensor(flags, dtype=torch.uint8)
+        torch.distributed.all_reduce(found, torch.distributed.ReduceOp.MAX, group=self._patient)
+        return tuple(map(bool, found.tolist()))
 
     def of_main(self, number: int) -> int:
         """Return the main worker's number on every worker; what the others give is not looked at.

@@ -55,7 +55,13 @@ STYLES = (
     "compare.css",
     "prompts.css",
     "train.css",
+    "planner.css",
+    "planner_form.css",
+    "planner_report.css",
     "monitor.css",
+    "charts.css",
+    "run.css",
+    "samples.css",
 )
 
 

@@ -21,6 +21,7 @@ from stentor.evaluation_runner import EvaluationRunner
 from stentor.hub import Fetcher, cached_folder
 from stentor.jobs import training_refusal
 from stentor.models import MODELS, PAIRS, Pair
+from stentor.run_watch import RunWatch, open_watch
 from stentor.store import EngineOptions, ModelStore, open_store
 from stentor.ui.shared import HIDDEN, guarded
 
@@ -44,6 +45,12 @@ class AppContext:
     pair: Pair
     training_refusal: str | None
     allow_folders: bool
+    run_watch: RunWatch | None = None
+
+    def watch_runs(self) -> None:
+        """Keep the line of runs going from now on; not where training is switched off."""
+        if self.run_watch is not None:
+            self.run_watch.start()
 
     def preload(self) -> None:
         """Load the pair in the background: nobody waits for it, and its memory is told at start."""
@@ -57,6 +64,8 @@ class AppContext:
 
     def close(self) -> None:
         """End what works for the page: evaluations first, then the models they wait for."""
+        if self.run_watch is not None:
+            self.run_watch.close()
         self.evaluations.close()
         self.store.close()
 
@@ -80,6 +89,7 @@ def make_context(
     store = open_store(options or EngineOptions())
     real = [MODELS[name] for name in (PAIRS[REAL_PAIR].left, PAIRS[REAL_PAIR].right)]
     is_here = all(cached_folder(spec) for spec in real)
+    refusal = _refusal(training, is_private)
     fetcher = Fetcher(real)
     if pair != DEMO_PAIR:
         fetcher.start()
@@ -88,8 +98,9 @@ def make_context(
         fetcher=fetcher,
         evaluations=EvaluationRunner(store),
         pair=PAIRS[REAL_PAIR if pair == REAL_PAIR and is_here else DEMO_PAIR],
-        training_refusal=_refusal(training, is_private),
+        training_refusal=refusal,
         allow_folders=is_private and not os.environ.get("SPACE_ID"),
+        run_watch=None if refusal else open_watch(),
     )
 
 
@@ -99,7 +110,10 @@ def _refusal(training: str, is_private: bool) -> str | None:
     if never:
         return never
     if training == "off":
-        return "Training was switched off when this playground was started (--training off)."
+        return (
+            "Training was switched off when this playground was started (--no-training or "
+            "--training off)."
+        )
     if training == AUTO and not is_private:
         return (
             "Training is switched off because other machines can reach this playground. Whoever "

@@ -1,10 +1,11 @@
-"""The Training tab: choose a recipe, see what it will do, start it, watch it, stop and resume it.
+"""The Training tab: plan a run, start it, watch it, walk through what it wrote, control it.
 
-The form is Gradio's; the live view is one `gr.HTML` whose script (assets/train.js) asks the server
-for what is new. The run itself belongs to its folder: the page and the app may come and go.
+The live view is one `gr.HTML`; its scripts (assets/train.js and those beside it) ask the server for
+what is new; its server functions are here. The run itself belongs to its folder: the page and the
+app may come and go. How the plan is made is in train_planner.py.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import gradio as gr
@@ -12,51 +13,22 @@ import gradio as gr
 from stentor.errors import OptionError, StentorError
 from stentor.models import RUN_PREFIX
 from stentor.ui import train_actions as actions
-from stentor.ui import train_form
+from stentor.ui import train_checkpoints as kept
+from stentor.ui import train_planner
 from stentor.ui.assets import PLOTLY_URL, read_asset
 from stentor.ui.context import AppContext, CompareRequest, Page, compare_request
-from stentor.ui.train_feed import RunFeeds, answer
+from stentor.ui.train_feed import RunFeeds, answer, read_curves
+from stentor.ui.train_hand_over import hand_over
+from stentor.ui.train_monitor import MONITOR
+from stentor.ui.train_samples import read_samples
 
 TITLE = "Training"
-MONITOR = """
-<div class="monitor" data-view="loading">
-  <div class="run-bar">
-    <button type="button" class="plain-button" data-action="new">New run</button>
-    <label class="run-menu">Runs <select></select></label>
-  </div>
-  <div class="run-view">
-    <div data-part="heading"></div>
-    <div class="run-actions">
-      <div data-part="actions"></div>
-      <p class="status-line" role="status" data-part="news"></p>
-    </div>
-    <div data-part="cards"></div>
-    <div data-part="notices"></div>
-    <div class="run-columns">
-      <section class="chart-box" aria-label="Curves">
-        <div class="chart" role="img" aria-label="Loss, learning rate, gradient norm and speed over
-          tokens; the newest values are in the table beside it"></div>
-        <p class="chart-empty">The curves begin with the first training step. Expanding comes first
-          and has no steps.</p>
-      </section>
-      <aside>
-        <div data-part="numbers"></div>
-        <div data-part="checkpoints"></div>
-        <div data-part="machine"></div>
-      </aside>
-    </div>
-    <div class="run-columns even">
-      <section><h4>Samples</h4><div data-part="samples"></div></section>
-      <section class="log-box"><h4>Log</h4>
-        <pre class="log" tabindex="0" aria-label="End of the log"></pre></section>
-    </div>
-    <details class="run-command"><summary>Exact command of this run</summary>
-      <div class="command-line"><code data-part="command"></code>
-        <button type="button" class="plain-button" data-action="copy">Copy</button></div>
-    </details>
-  </div>
-</div>
-"""
+SCRIPTS = (
+    *("chart_data.js", "chart_traces.js", "chart_layout.js", "chart_reader.js"),
+    *("chart_pointer.js", "chart_controls.js", "chart_plot.js", "chart.js"),
+    *("samples.js", "run_menu.js", "run_alerts.js", "run_control.js"),
+    *("planner_fields.js", "hand_over.js", "train.js"),
+)
 
 
 def build(context: AppContext, page: Page) -> None:
@@ -64,40 +36,71 @@ def build(context: AppContext, page: Page) -> None:
     with gr.Column(elem_id="training"):
         monitor = _build_monitor(context)
         with gr.Column(elem_id="new-run"):
-            train_form.build(context, monitor)
+            train_planner.build(context, monitor)
     page.send(monitor.open_checkpoint, _request_checkpoint, monitor)
 
 
 def _request_checkpoint(value: dict[str, Any]) -> CompareRequest:
-    """Return the request to open the checkpoint whose button was pressed."""
-    reference = actions.check_name((value or {}).get("open"), "checkpoint")
+    """Return the request to open the checkpoint whose button was pressed, and its opponent."""
+    asked = value or {}
+    reference = actions.check_name(asked.get("open"), "checkpoint")
     if not reference.startswith(RUN_PREFIX):
         raise OptionError(f"{reference!r} is no checkpoint of a run.")
-    return compare_request(right=reference)
+    left = kept.opponent_of(asked.get("run"), asked.get("against"))
+    return compare_request(left=left, right=reference)
 
 
 def _build_monitor(context: AppContext) -> gr.HTML:
-    """Create the live view; its server functions answer the page's script."""
+    """Create the live view; its server functions answer the page's scripts."""
     feeds, refusal = RunFeeds(), context.training_refusal
 
     def watch_run(question: dict[str, Any]) -> dict[str, Any]:
-        return _or_error(lambda: answer(feeds, question, refusal))
+        return _or_error(lambda: answer(feeds, _checked(question), refusal))
 
-    def stop_run(run: str) -> dict[str, Any]:
-        return _or_error(lambda: {"news": actions.stop_run(run, refusal)})
+    def show_curves(question: dict[str, Any]) -> dict[str, Any]:
+        return _or_error(lambda: read_curves(feeds, _checked(question)))
 
-    def resume_run(run: str) -> dict[str, Any]:
-        return _or_error(lambda: {"news": actions.resume_run(run, refusal)})
+    def show_samples(question: dict[str, Any]) -> dict[str, Any]:
+        return _or_error(lambda: read_samples(feeds, _checked(question)))
 
+    def control_run(question: dict[str, Any]) -> dict[str, Any]:
+        return _or_error(lambda: actions.control(_checked(question), refusal))
+
+    def list_opponents(run: str) -> dict[str, Any]:
+        return _or_error(lambda: {"html": kept.opponents(run, refusal)})
+
+    def measure_run(run: str) -> dict[str, Any]:
+        return _or_error(lambda: dict(kept.describe_for_deletion(run, refusal)))
+
+    def hand_over_run(question: dict[str, Any]) -> dict[str, Any]:
+        return _or_error(lambda: hand_over(_checked(question), refusal))
+
+    # The page calls them by these names.
+    show_curves.__name__, show_samples.__name__ = "read_curves", "read_samples"
     return gr.HTML(
         {"run": ""},
         html_template=MONITOR,
-        js_on_load=read_asset("chart.js") + read_asset("train.js"),
-        server_functions=[watch_run, stop_run, resume_run],
+        js_on_load="\n".join(read_asset(name) for name in SCRIPTS),
+        server_functions=[
+            watch_run,
+            show_curves,
+            show_samples,
+            control_run,
+            list_opponents,
+            measure_run,
+            hand_over_run,
+        ],
         plotly_url=PLOTLY_URL,
         apply_default_css=False,
         elem_id="monitor",
     )
+
+
+def _checked(question: object) -> dict[str, Any]:
+    """Return a question of the page, which must be an object with named values."""
+    if not isinstance(question, Mapping):
+        raise OptionError("A question must be an object with named values.")
+    return dict(question)
 
 
 def _or_error(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:

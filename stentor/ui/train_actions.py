@@ -1,113 +1,151 @@
-"""What the Training tab's buttons do: plan, start, stop and resume a run.
+"""What the Training tab's buttons do: start a run, and whatever can be asked of one.
 
 Every function that changes something asks first whether it may, because anyone who can reach the
 server can call a handler without the page. Knows no Gradio.
 """
 
-import shlex
 import time
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from typing import Any
 
-from stentor import jobs
-from stentor.errors import OptionError, RunError
-from stentor.runs import Run, create_run, current_status, open_run
-from stentor.ui.shared import duration
+from stentor import jobs, run_queue
+from stentor.errors import OptionError
+from stentor.knobs import choose
+from stentor.run_deletion import delete_run
+from stentor.run_wishes import ask_to_sample, ask_to_save, ask_to_stop
+from stentor.runs import Run, create_run, open_run
 from stentor.ui.train_allowed import must_be_allowed
-from stentor.ui.train_uploads import find_text
-from training.recipe import Recipe, check_recipe, check_text, recipe_to_json, with_budget, with_text
-from training.recipes import find_recipe
+from training.recipe import (
+    Recipe,
+    check_text,
+    recipe_to_json,
+    without_skipped,
+)
 from training.settings import PretrainSettings
 
-EVERY_STAGE = ""
 # A step of a large batch takes a while; after this long without an end, a second stop is harder.
 PATIENCE_SECONDS = 30.0
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What the form says: a recipe by name, and what is changed in it.
+def start_run(recipe: Recipe, refusal: str | None, queue: bool = False) -> Run:
+    """Create a run folder without the skipped stages, and start it or put it in line.
 
-    `budget`: steps, tokens, or None for the recipe's own. `texts`: names in the uploads folder,
-    read by the stage `text_stage`, or by every stage.
-    """
-
-    recipe: str
-    budget: str | None = None
-    texts: tuple[str, ...] = ()
-    text_stage: str = EVERY_STAGE
-
-
-def planned_recipe(plan: Plan) -> Recipe:
-    """Return the checked recipe of a plan.
+    A queued run starts at once where its devices are free.
 
     Raises:
-        OptionError, DataError: a name that does not exist.
-    """
-    recipe = find_recipe(plan.recipe)
-    if plan.budget:
-        recipe = with_budget(recipe, plan.budget)
-    if plan.texts:
-        paths = tuple(str(find_text(name)) for name in plan.texts)
-        recipe = with_text(recipe, paths, plan.text_stage or None)
-    return check_recipe(recipe)
-
-
-def command_of(plan: Plan) -> str:
-    """Return the command line that starts the same run from a terminal."""
-    words = ["python", "-m", "training", "run", plan.recipe]
-    stage = f"{plan.text_stage}=" if plan.text_stage else ""
-    for name in plan.texts:
-        words += ["--text", f"{stage}{find_text(name)}"]
-    if plan.budget:
-        words += ["--budget", plan.budget]
-    return shlex.join(words)
-
-
-def start_run(plan: Plan, refusal: str | None) -> Run:
-    """Create a run folder and start its process.
-
-    Raises:
-        RunError: not allowed here, or another run is going.
-        OptionError, DataError: a bad plan, or a stage without its text.
+        RunError: not allowed here, or another run uses its devices and `queue` is not asked for.
+        OptionError, DataError: what is left is no recipe, or a stage has no text.
     """
     must_be_allowed(refusal)
-    recipe = planned_recipe(plan)
-    check_text(recipe)
-    jobs.check_can_start()  # before a folder is made
+    recipe = without_skipped(recipe)
+    check_text(recipe)  # both before a folder is made
+    if not queue:
+        jobs.check_can_start(recipe.devices)
     run = create_run(recipe_to_json(recipe), recipe.name)
-    jobs.start(run)
+    if queue:
+        run_queue.enqueue(run)
+        run_queue.start_next()
+    else:
+        jobs.start(run)
     return run
 
 
-def resume_run(run_id: str, refusal: str | None) -> str:
-    """Let a run go on from its last checkpoint; return the news for the user."""
+def control(question: Mapping[str, Any], refusal: str | None) -> dict[str, str]:
+    """Do what a button asks of a run; return the news for the user.
+
+    `question`: run (an id) and action (a name in ACTIONS).
+
+    Raises:
+        RunError: not allowed here, no such run, or its state does not let it.
+        OptionError: no such action.
+    """
     must_be_allowed(refusal)
-    run = open_run(run_id)
-    state = current_status(run).state
-    if state == "finished":
-        raise RunError(f"Run {run.id} is finished; there is nothing to resume.")
-    if state in jobs.ACTIVE_STATES:
-        raise RunError(f"Run {run.id} is already going.")
-    jobs.start(run, "run" if state == "created" else "resume")
-    return "Resuming from the last checkpoint." if state != "created" else "Starting."
+    action = choose(ACTIONS, check_name(question.get("action"), "action"), "action")
+    return {"news": action(open_run(check_name(question.get("run"), "run")))}
 
 
-def stop_run(run_id: str, refusal: str | None) -> str:
-    """Ask a run to save and end; asked again after PATIENCE_SECONDS, end its process."""
-    must_be_allowed(refusal)
-    run = open_run(run_id)
-    if current_status(run).state not in jobs.ACTIVE_STATES:
-        raise RunError(f"Run {run.id} is not going.")
-    waited = seconds_since_stop(run)
-    if waited is None:
-        jobs.ask_to_stop(run)
-        return "Asked to stop. It saves a checkpoint after the present step."
-    if waited < PATIENCE_SECONDS:
-        left = duration(PATIENCE_SECONDS - waited)
-        return f"Already asked to stop. If it still runs in {left}, press again to end it."
-    if jobs.terminate(run):
-        return "Ended. Work since the last checkpoint will be repeated by Resume."
-    return "The process does not end. Look at the log, or end it by hand."
+def _resume(run: Run) -> str:
+    jobs.check_startable(run)
+    verb = jobs.verb_for(run)
+    jobs.start(run, verb)
+    if verb == "run":
+        return "Starting."
+    return "Resuming. The last checkpoint is verified first; a damaged one is passed over."
+
+
+def _stop(run: Run) -> str:
+    jobs.check_going(run)
+    if run.stop_file.exists():
+        return "Already asked to stop. It ends after the present step; Stop now does not wait."
+    ask_to_stop(run)
+    return "Asked to stop. It saves a checkpoint after the present step."
+
+
+def _stop_now(run: Run) -> str:
+    jobs.check_going(run)
+    if not jobs.terminate(run):
+        return "The process does not end. Look at the log, or end it by hand."
+    run_queue.start_next()
+    return "Ended. Work since the last checkpoint will be repeated by Resume."
+
+
+def _save(run: Run) -> str:
+    jobs.check_going(run)
+    ask_to_save(run)
+    return "Asked to save. The checkpoint is written after the present step."
+
+
+def _sample(run: Run) -> str:
+    jobs.check_going(run)
+    ask_to_sample(run)
+    return "Asked for samples. They are generated after the present step."
+
+
+def _delete(run: Run) -> str:
+    delete_run(run)
+    return f"Deleted {run.id}."
+
+
+def _enqueue(run: Run) -> str:
+    run_queue.enqueue(run)
+    if run in run_queue.start_next():
+        return "Its devices are free, so it starts at once."
+    return "In line. It starts by itself once its devices are free."
+
+
+def _unqueue(run: Run) -> str:
+    run_queue.remove(run)
+    return "Taken out of the line. It does not start by itself any more."
+
+
+def _queue_up(run: Run) -> str:
+    run_queue.move(run, -1)
+    return _place(run)
+
+
+def _queue_down(run: Run) -> str:
+    run_queue.move(run, 1)
+    return _place(run)
+
+
+def _place(run: Run) -> str:
+    others = len(run_queue.rivals_before(run))
+    return "It is next in line." if not others else f"It is number {others + 1} in line."
+
+
+ACTIONS: dict[str, Callable[[Run], str]] = {
+    "start": _resume,
+    "resume": _resume,
+    "stop": _stop,
+    "stop_now": _stop_now,
+    "save": _save,
+    "sample": _sample,
+    "delete": _delete,
+    "enqueue": _enqueue,
+    "unqueue": _unqueue,
+    "queue_up": _queue_up,
+    "queue_down": _queue_down,
+}
 
 
 def seconds_since_stop(run: Run) -> float | None:
@@ -116,11 +154,6 @@ def seconds_since_stop(run: Run) -> float | None:
         return max(0.0, time.time() - run.stop_file.stat().st_mtime)
     except OSError:
         return None
-
-
-def budgets_differ(recipe: Recipe) -> bool:
-    """Tell whether counting tokens instead of steps makes a run of another length."""
-    return total_tokens(with_budget(recipe, "steps")) != total_tokens(with_budget(recipe, "tokens"))
 
 
 def total_tokens(recipe: Recipe) -> int:

@@ -1,170 +1,137 @@
 """What a browser asks for again and again while it watches a run.
 
-A digest per watched run is kept and fed with what was appended since; it is a cache, all of it is
-read from the run folder, and a new app reads the same. A browser sends the byte offset that it has
-seen and gets the points after it. Knows no Gradio.
+It sends the number of events that it has seen and gets the points after them. What is the same for
+all who watch is made once a change, see train_follow.py. Knows no Gradio.
 """
 
-from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from threading import Lock
+from collections.abc import Mapping
 from typing import Any
 
 from stentor.errors import OptionError
 from stentor.jobs import ACTIVE_STATES
-from stentor.runs import (
-    Run,
-    Status,
-    current_status,
-    list_checkpoints,
-    list_runs,
-    open_run,
-    read_recipe,
-    tail_events,
-    tail_log,
-)
-from stentor.ui import train_view as view
-from stentor.ui.chart import Digest, curves_to_json
-from stentor.ui.train_actions import PATIENCE_SECONDS, check_name, seconds_since_stop
-from training.recipe import Recipe, recipe_from_json
+from stentor.runs import Run, current_status, open_run
+from stentor.ui.chart import MAX_POINTS
+from stentor.ui.chart_table import AXES, as_finite
+from stentor.ui.train_actions import check_name
+from stentor.ui.train_follow import Feed, curves, curves_after
+from stentor.ui.train_follow import RunFeeds as RunFeeds
 
-MAX_DIGESTS = 8
-MAX_LISTED_RUNS = 100
-# After one of these a browser's points may be wrong, so it gets the whole curve again.
-RESTARTING_KINDS = ("stage_started", "resumed")
+MAX_NAMES = 200
+FEWEST_POINTS = 10
 
 
-@dataclass
-class Feed:
-    """The digest of one run up to a byte offset of its events file."""
-
-    lock: Lock = field(default_factory=Lock)
-    digest: Digest = field(default_factory=Digest)
-    offset: int = 0
-
-    def catch_up(self, run: Run) -> None:
-        """Feed what was appended since; begin anew where the file is shorter than it was."""
-        size = run.events_file.stat().st_size if run.events_file.exists() else 0
-        if size < self.offset:
-            self.digest, self.offset = Digest(), 0
-        while True:
-            events, following = tail_events(run, self.offset)
-            self.digest.feed(events)
-            if following == self.offset:
-                return
-            self.offset = following
-
-
-class RunFeeds:
-    """The feeds of the runs looked at last. Thread-safe."""
-
-    def __init__(self) -> None:
-        self._lock = Lock()
-        self._feeds: OrderedDict[str, Feed] = OrderedDict()
-
-    @contextmanager
-    def follow(self, run: Run) -> Iterator[Feed]:
-        """Lend the run's feed, up to date; nobody else changes it meanwhile."""
-        with self._lock:
-            feed = self._feeds.setdefault(str(run.folder), Feed())
-            self._feeds.move_to_end(str(run.folder))
-            while len(self._feeds) > MAX_DIGESTS:
-                self._feeds.popitem(last=False)
-        with feed.lock:
-            feed.catch_up(run)
-            yield feed
-
-
-def answer(feeds: RunFeeds, question: dict[str, Any], refusal: str | None) -> dict[str, Any]:
+def answer(feeds: RunFeeds, question: Mapping[str, Any], refusal: str | None) -> dict[str, Any]:
     """Return everything that changed for one browser, as plain JSON values.
 
-    `question`: run (id, or empty: none yet), offset (bytes of events seen), log_size (bytes of log
-    seen), wants_runs. Under a `refusal` strangers are watching: they get neither log nor command,
-    which name folders of this machine.
+    `question`: run (id, or empty: none yet), offset (number of events seen), x (one of AXES),
+    parts_key (of the parts it has), log_size (bytes of log seen), wants_runs. Under a `refusal`
+    strangers are watching: they get neither log nor command, which name folders of this machine.
 
     Raises:
-        OptionError, RunError: a value that is no run or no offset.
+        OptionError, RunError: a value that is no run, no axis or no offset.
     """
     reply: dict[str, Any] = {}
     if question.get("wants_runs"):
-        reply["runs"] = _list_runs()
+        reply["runs"] = feeds.list_runs()
     run_id = check_name(question.get("run", ""), "run")
     if not run_id:
         return reply
-    offset = question.get("offset", 0)
+    offset, axis = question.get("offset", 0), _axis(question)
     if type(offset) is not int or offset < 0:  # True is an int, too
-        raise OptionError(f"The offset must be a whole number of bytes; got {offset!r:.40}.")
+        raise OptionError(f"The offset must be a whole number of events; got {offset!r:.40}.")
     run = open_run(run_id)
     # The status before the events: once it says finished, all events are there to be read.
     status = current_status(run)
     with feeds.follow(run) as feed:
-        reply |= _points(run, feed, offset)
-        reply |= _parts(run, status, feed.digest, refusal)
-    if not refusal:
-        reply |= _log_and_command(run, question.get("log_size"))
+        reply |= _points(feed, offset, axis)
+        key, parts = feed.parts_of(run, status, refusal)
+        titles = {stage.name: stage.title for stage in feed.recipe_of(run).stages}
+        if not refusal:
+            reply |= _log_and_command(run, feed, question.get("log_size"))
+    reply |= {"parts_key": key, "titles": titles}
+    if question.get("parts_key") != key:
+        reply["parts"] = parts
     reply["run"] = run.id
     reply["state"] = status.state
     reply["is_active"] = status.state in ACTIVE_STATES
     return reply
 
 
-def _list_runs() -> list[dict[str, Any]]:
-    """Return the newest runs for the menu."""
-    listed = []
-    for run in list_runs()[:MAX_LISTED_RUNS]:
-        state = current_status(run).state
-        is_active = state in ACTIVE_STATES
-        listed.append({"id": run.id, "label": view.run_label(run, state), "is_active": is_active})
-    return listed
+def read_curves(feeds: RunFeeds, question: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the curves of a run within a stretch of x: details of a zoom, or an earlier run.
+
+    `question`: run, x (one of AXES), from and to (null: no end), names (null: every curve) and
+    max_points of each curve.
+
+    Raises:
+        OptionError, RunError: a value that is no run, no axis, no list of names or no number.
+    """
+    axis, names = _axis(question), _names(question)
+    limit = question.get("max_points", MAX_POINTS)
+    if type(limit) is not int or not FEWEST_POINTS <= limit <= MAX_POINTS:
+        raise OptionError(
+            f"From {FEWEST_POINTS} to {MAX_POINTS:,} points can be asked for; got {limit!r:.40}."
+        )
+    run = open_run(check_name(question.get("run", ""), "run"))
+    stretch = _stretch(question)
+    with feeds.follow(run) as feed:
+        # Drawing a whole run at full detail is what everyone asks for, so it is shared.
+        is_shared = stretch is None and names is None and limit == MAX_POINTS
+        found = (
+            feed.whole_curves(axis)
+            if is_shared
+            else curves(feed.digest, axis, limit, stretch, names)
+        )
+        return {"run": run.id, "curves": found, "bands": feed.digest.bands(axis)}
 
 
-def _points(run: Run, feed: Feed, offset: int) -> dict[str, Any]:
-    """Return the points after `offset`, or the whole (thinned) curves."""
-    events, following = tail_events(run, offset) if 0 < offset <= feed.offset else ([], 0)
-    is_behind = offset == 0 or following < feed.offset
-    is_whole = is_behind or any(event["kind"] in RESTARTING_KINDS for event in events)
-    digest = feed.digest
-    if not is_whole:
-        digest = Digest()
-        digest.feed(events)
+def _axis(question: Mapping[str, Any]) -> str:
+    axis = question.get("x", AXES[0])
+    if axis not in AXES:
+        raise OptionError(f"The x axis must be one of {', '.join(AXES)}; got {axis!r:.40}.")
+    return str(axis)
+
+
+def _names(question: Mapping[str, Any]) -> list[str] | None:
+    names = question.get("names")
+    if names is None:
+        return None
+    is_list = isinstance(names, list) and len(names) <= MAX_NAMES
+    if not is_list or not all(isinstance(name, str) for name in names):
+        raise OptionError(f"The names must be a list of at most {MAX_NAMES} curves.")
+    return list(names)
+
+
+def _stretch(question: Mapping[str, Any]) -> tuple[float, float] | None:
+    """Return the stretch of x that is asked for; None: all of it."""
+    first, last = question.get("from"), question.get("to")
+    if first is None and last is None:
+        return None
+    low = float("-inf") if first is None else as_finite(first)
+    high = float("inf") if last is None else as_finite(last)
+    if low is None or high is None or low > high:
+        raise OptionError(
+            f"A stretch goes from a number to one that is not smaller; got {first!r:.40} "
+            f"to {last!r:.40}."
+        )
+    return (low, high)
+
+
+def _points(feed: Feed, offset: int, axis: str) -> dict[str, Any]:
+    """Return the points after `offset`, or the whole (thinned) curves, and what lies along them."""
+    fresh = curves_after(feed.digest, axis, offset)
     return {
-        "offset": feed.offset if is_whole else following,
-        "is_whole": is_whole,
-        "curves": curves_to_json(digest.curves),
-        "bands": feed.digest.bands(),
+        "offset": feed.digest.sequence,
+        "is_whole": fresh is None,
+        "curves": feed.whole_curves(axis) if fresh is None else fresh,
+        **feed.lies_along(axis),
     }
 
 
-def _parts(run: Run, status: Status, digest: Digest, refusal: str | None) -> dict[str, Any]:
-    """Return the HTML of each part of the page."""
-    recipe = _recipe_of(run)
-    waited = seconds_since_stop(run)
-    parts = {
-        "heading": view.heading(run, recipe, status, digest),
-        "actions": view.actions(
-            status, waited is not None, (waited or 0.0) >= PATIENCE_SECONDS, refusal
-        ),
-        "cards": view.stage_cards(recipe, status, digest),
-        "notices": view.notices(digest, status.error),
-        "numbers": view.numbers_table(digest),
-        "machine": view.machine_line(digest),
-        "samples": view.samples(digest),
-        "checkpoints": view.checkpoints(run, (path.name for path in list_checkpoints(run))),
-    }
-    titles = {stage.name: stage.title for stage in recipe.stages}
-    return {"parts": parts, "titles": titles}
-
-
-def _recipe_of(run: Run) -> Recipe:
-    return recipe_from_json(read_recipe(run))
-
-
-def _log_and_command(run: Run, seen_size: object) -> dict[str, Any]:
+def _log_and_command(run: Run, feed: Feed, seen_size: object) -> dict[str, Any]:
     """Return what only the owner may read, as plain text; the log only when its size is new."""
-    size = run.log_file.stat().st_size if run.log_file.exists() else 0
-    log = {} if size == seen_size else {"log": tail_log(run)}
+    size, text = feed.log_of(run)
+    log = {} if size == seen_size else {"log": text}
     try:
         command = run.command_file.read_text(encoding="utf-8").strip()
     except OSError:

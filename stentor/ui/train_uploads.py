@@ -1,6 +1,7 @@
 """Training text that visitors upload: kept under safe names in one folder, bounded.
 
-Only files that are listed there can be trained on by name. Knows no Gradio.
+Where folders of the machine are closed, only files that are listed there can be trained on. Knows
+no Gradio.
 """
 
 import re
@@ -81,13 +82,6 @@ def _copy(source: Path, folder: Path) -> str:
             continue
         return target.name
     raise DataError(f"There are too many files called {name}. Delete some in {folder}.")
-
-
-def find_text(name: str) -> Path:
-    """Return the path of an uploaded file; only names that are listed, so nothing else opens."""
-    if name not in list_texts():
-        raise DataError(f"There is no uploaded file {name[:MAX_NAME]!r}. Upload it first.")
-    return uploads_folder() / name
 
 
 def _is_text(path: Path) -> bool:

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from stentor.errors import OptionError
-from stentor.home import home
+from stentor.home import models_folder
 from stentor.knobs import add_arguments, from_arguments
-from stentor.runs import open_run
+from stentor.runs import open_run, write_json
 from training.hand_over.settings import HandOverSettings, check_settings
 
 
@@ -24,6 +24,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--checkpoint", metavar="NAME", help="one of its checkpoints instead of the last"
     )
+    parser.add_argument("--report", type=Path, metavar="FILE", help="write where it is as JSON")
     add_arguments(parser, HandOverSettings)
 
 
@@ -33,17 +34,21 @@ def run(parsed: argparse.Namespace) -> int:
     # They need torch, and --help must not.
     folder, story_module, hub = map(_part, ("folder", "story", "hub"))
     story = story_module.read_story(open_run(parsed.run_id), parsed.checkpoint)
-    output = (parsed.output or home() / "models" / _default_name(parsed)).resolve()
+    output = (parsed.output or models_folder() / _default_name(parsed)).resolve()
     if output.exists():
-        raise OptionError(f"{output} exists already; name a folder that does not.")
+        raise OptionError(f"{output} exists already; name another folder, or move that one away.")
     if settings.push:
         hub.check_can_push(settings.push)
     written = folder.write_folder(story, output, settings)
     for path in sorted(output.iterdir()):
         print(f"  {path.name:36} {path.stat().st_size:>14,} bytes")
     print(f"{output}: {written.num_parameters:,} parameters, {written.revision}")
+    address = None
     if settings.push:
-        print(hub.push(output, settings.push, is_private=not settings.public))
+        address = hub.push(output, settings.push, is_private=not settings.public)
+        print(address)
+    if parsed.report:
+        write_json(parsed.report, {"folder": str(output), "address": address})
     return 0
 
 

@@ -2,9 +2,10 @@
 
 import hashlib
 import platform
+import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from transformers import LlamaForCausalLM
@@ -19,6 +20,9 @@ from training.recipe import Recipe, Stage
 from training.recorder import Recorder
 from training.settings import PretrainSettings
 from training.workers import Workers
+
+# Why a checkpoint was written: it was time, the run was stopped, a user asked, or the stage ended.
+SaveReason = Literal["interval", "stop", "asked", "final"]
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,12 @@ class StageContext:
                 total += other.settings.total_tokens()
         return total
 
+    def tokens_at(self, stage: Stage, step: int) -> int:
+        """Return the training tokens of the run up to a step of a stage."""
+        settings = stage.settings
+        own = step * settings.tokens_per_step() if isinstance(settings, PretrainSettings) else 0
+        return self.tokens_before(stage) + own
+
     def seed_of(self, stage: Stage) -> int:
         """Return the seed of a stage's text: stages over the same files read it in other orders."""
         text = f"{self.recipe.seed}:{stage.name}".encode()
@@ -66,7 +76,8 @@ class StageContext:
     def started(self, stage: Stage, step: int = 0, **facts: object) -> None:
         """Announce the stage, with what is known of its training."""
         total = stage.total_steps()
-        tokens = self.tokens_before(stage) + _tokens_of(stage, step)
+        tokens = self.tokens_at(stage, step)
+        self.recorder.tokens = tokens
         self.recorder.update(stage=stage.name, step=step, total_steps=total)
         self.recorder.event(
             "stage_started",
@@ -91,23 +102,54 @@ class StageContext:
         """Save the stage's final checkpoint and announce it; for the main worker."""
         folder = self.final_folder(stage)
         details = {**self.provenance(stage, stage.total_steps()), "is_final": True, **details}
+        started = time.perf_counter()
         save_checkpoint(folder, model, tokenizer_folder, details, optimizer)
-        self.announce_finished(stage, folder)
+        self.announce_finished(stage, folder, time.perf_counter() - started)
         return folder
 
-    def announce_finished(self, stage: Stage, folder: Path) -> None:
-        """Tell that `folder` ends the stage; said again where a kill fell between the two."""
-        step = stage.total_steps()
-        tokens = self.tokens_before(stage) + _tokens_of(stage, step)
-        details = read_json(folder / TRAINER_FILE)
+    def announce_saved(
+        self,
+        stage: Stage,
+        step: int,
+        folder: Path,
+        *,
+        seconds: float | None,
+        reason: SaveReason,
+        validation_loss: float | None,
+    ) -> None:
+        """Tell of a checkpoint: its bytes on the disk, the seconds it took, and why it is there."""
         self.recorder.event(
-            "checkpoint", stage=stage.name, step=step, tokens=tokens, name=folder.name
+            "checkpoint",
+            stage=stage.name,
+            step=step,
+            tokens=self.tokens_at(stage, step),
+            name=folder.name,
+            bytes=sum(path.stat().st_size for path in folder.iterdir()),
+            seconds=seconds,
+            reason=reason,
+            validation_loss=validation_loss,
+        )
+
+    def announce_finished(self, stage: Stage, folder: Path, seconds: float | None = None) -> None:
+        """Tell that `folder` ends the stage; said again where a kill fell between the two.
+
+        Nobody knows then how many seconds it took.
+        """
+        step = stage.total_steps()
+        details = read_json(folder / TRAINER_FILE)
+        self.announce_saved(
+            stage,
+            step,
+            folder,
+            seconds=seconds,
+            reason="final",
+            validation_loss=details.get("validation_loss"),
         )
         self.recorder.event(
             "stage_finished",
             stage=stage.name,
             step=step,
-            tokens=tokens,
+            tokens=self.tokens_at(stage, step),
             checkpoint=folder.name,
             loss=details.get("loss"),
             validation_loss=details.get("validation_loss"),
@@ -124,7 +166,7 @@ class StageContext:
             "seed": self.recipe.seed,
             "stage": stage.name,
             "step": step,
-            "tokens": self.tokens_before(stage) + _tokens_of(stage, step),
+            "tokens": self.tokens_at(stage, step),
             "versions": {
                 "stentor": __version__,
                 "torch": torch.__version__,
@@ -132,8 +174,3 @@ class StageContext:
                 "python": platform.python_version(),
             },
         }
-
-
-def _tokens_of(stage: Stage, step: int) -> int:
-    settings = stage.settings
-    return step * settings.tokens_per_step() if isinstance(settings, PretrainSettings) else 0

@@ -11,6 +11,7 @@ from training.recipe import Stage
 from training.settings import WINDOW_TOKENS, CreateSettings
 from training.sources import read_documents
 from training.stages.context import StageContext
+from training.stages.samples import record_samples
 from training.tokenizer import END_TOKEN_ID, train_tokenizer
 
 
@@ -25,7 +26,9 @@ def create(stage: Stage, context: StageContext, _previous: Path | None) -> Path 
     context.recorder.say(f"Tokenizer: {tokenizer.get_vocab_size():,} tokens")
     torch.manual_seed(context.recipe.seed)  # the only draw from torch's global generator in a run
     model = LlamaForCausalLM(llama_config(new_shape(settings), END_TOKEN_ID))
-    return context.finish(stage, model, folder, {"parameters": model.num_parameters()})
+    final = context.finish(stage, model, folder, {"parameters": model.num_parameters()})
+    record_samples(context, stage, 0, model, tokenizer, (END_TOKEN_ID,), checkpoint=final.name)
+    return final
 
 
 def new_shape(settings: CreateSettings) -> LlamaShape:

@@ -21,6 +21,7 @@ from training.growth_report import (
 from training.recipe import Stage
 from training.settings import WINDOW_TOKENS, ExpandSettings
 from training.stages.context import StageContext
+from training.stages.samples import record_base, record_samples
 
 
 def expand_stage(stage: Stage, context: StageContext, previous: Path | None) -> Path | None:
@@ -30,13 +31,25 @@ def expand_stage(stage: Stage, context: StageContext, previous: Path | None) -> 
     assert previous is not None
     context.started(stage)
     parent = open_checkpoint_folder(previous)
+    record_base(context, stage, parent)
     model, report = grow(parent, settings, context.recipe.seed)
     values = report_to_json(report)
     context.recorder.event("growth", stage=stage.name, **values)
     context.recorder.say(describe(report))
     for warning in warnings_of(report):
         context.recorder.warn(warning)
-    return context.finish(stage, model, parent.folder, {"growth": values})
+    final = context.finish(stage, model, parent.folder, {"growth": values})
+    record_samples(
+        context,
+        stage,
+        0,
+        model,
+        parent.tokenizer,
+        parent.end_tokens,
+        point="grown",
+        checkpoint=final.name,
+    )
+    return final
 
 
 def grow(

@@ -1,6 +1,7 @@
 """The steps of a pre-training stage: train, validate, save, record, stop, halt."""
 
 import math
+import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,19 +12,33 @@ from transformers import LlamaForCausalLM
 
 from stentor.errors import TrainingError
 from stentor.loading import Checkpoint
-from training.checkpoint import checkpoint_name, end_token_of, save_checkpoint
+from training.checkpoint import checkpoint_name, save_checkpoint
 from training.halt import describe_windows, windows_of_step
 from training.loop import StepReport, train_steps
 from training.memory import MemoryPrediction, reset_peak_memory
 from training.memory_check import tell_measured
 from training.recipe import Stage
+from training.recorder import Wishes
 from training.retention import prune_checkpoints
-from training.sample import SAMPLE_PROMPT, sample_text
 from training.settings import PretrainSettings
 from training.stage_data import StageData
-from training.stages.context import StageContext
+from training.stages.context import SaveReason, StageContext
+from training.stages.samples import Point, is_start, record_samples
 from training.validation import Validation, validate
 from training.workers import unwrapped
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Operations of training on a token, and FLOP/s that all workers could do at most, if known."""
+
+    flops_per_token: float
+    ceiling_flops: float | None
+
+    def mfu(self, tokens_per_second: float) -> float | None:
+        """Return model FLOPs utilisation, a share from 0 to 1 (arXiv 2204.02311)."""
+        ceiling = self.ceiling_flops
+        return tokens_per_second * self.flops_per_token / ceiling if ceiling else None
 
 
 @dataclass
@@ -41,6 +56,7 @@ class Pretraining:
     network: nn.Module
     optimizer: torch.optim.Optimizer
     prediction: MemoryPrediction
+    speed: Speed
     validation: Validation | None = field(default=None, init=False)
     report: StepReport | None = field(default=None, init=False)
 
@@ -54,6 +70,8 @@ class Pretraining:
         reset_peak_memory(self.context.device)
         total_steps = self.settings.total_steps()
         if self.first_step == 0:
+            if is_start(self.context, self.stage):
+                self._sample(0, "base")
             self._validate(0)
         last = self._train()
         if last < total_steps:
@@ -85,12 +103,48 @@ class Pretraining:
                 break
             if self._is_to_validate(report.step):
                 self._validate(report.step)
-            is_told_to_stop = workers.any(self.context.recorder.stop_requested())
-            if is_told_to_stop or report.step % settings.checkpoint_every == 0:
-                self._save(report.step)
-            if is_told_to_stop:
+            wishes = self._agreed_wishes()
+            self._grant(wishes, report.step)
+            if wishes.stop:
                 return report.step
         return total_steps
+
+    def _agreed_wishes(self) -> Wishes:
+        """Return what any worker was asked for, the same on all of them."""
+        wishes = self.context.recorder.wishes()
+        flags = (wishes.stop, wishes.save, wishes.sample)
+        return Wishes(*self.context.workers.any_of(flags))
+
+    def _grant(self, wishes: Wishes, step: int) -> None:
+        """Save and sample after a step, where it is time or somebody asked."""
+        reason: SaveReason | None = None
+        if wishes.stop:
+            reason = "stop"
+        elif step % self.settings.checkpoint_every == 0:
+            reason = "interval"
+        elif wishes.save:
+            reason = "asked"
+        if reason is not None:
+            self._save(step, reason)
+        elif wishes.sample:
+            self._sample(step)
+
+    def _sample(
+        self, step: int, point: Point = "checkpoint", checkpoint: str | None = None
+    ) -> None:
+        """Record what the weights of this step write; only the main worker does."""
+        if self.context.workers.is_main:
+            parent = self.parent
+            record_samples(
+                self.context,
+                self.stage,
+                step,
+                self.model,
+                parent.tokenizer,
+                parent.end_tokens,
+                point=point,
+                checkpoint=checkpoint,
+            )
 
     def _is_to_validate(self, step: int) -> bool:
         """Tell whether a step is validated: when asked for, and where the best is to be known."""
@@ -100,17 +154,18 @@ class Pretraining:
     def _record(self, report: StepReport) -> None:
         recorder = self.context.recorder
         tokens = self._tokens(report.step)
-        recorder.event("metrics", stage=self.stage.name, tokens=tokens, **asdict(report))
+        mfu = self.speed.mfu(report.tokens_per_second)
+        known = {} if mfu is None else {"mfu": mfu}
+        recorder.event("metrics", stage=self.stage.name, tokens=tokens, **asdict(report), **known)
         recorder.say(
             f"{self.stage.name} {report.step}/{self.settings.total_steps()} "
             f"loss {report.loss:.4f} lr {report.learning_rate:.2e} "
             f"norm {report.gradient_norm:.2f} {report.tokens_per_second:,.0f} tokens/s"
         )
-        recorder.progress(report.step)
+        recorder.progress(report.step, tokens)
 
     def _tokens(self, step: int) -> int:
-        """Return the training tokens of the run up to a step of this stage."""
-        return self.context.tokens_before(self.stage) + step * self.settings.tokens_per_step()
+        return self.context.tokens_at(self.stage, step)
 
     def _validate(self, step: int) -> None:
         found = validate(
@@ -153,8 +208,8 @@ class Pretraining:
             details["validation_by_source"] = self.validation.by_source
         return details
 
-    def _save(self, step: int) -> None:
-        """Write a checkpoint to go on from; only the main worker does."""
+    def _save(self, step: int, reason: SaveReason) -> None:
+        """Write a checkpoint to go on from, and samples of it; only the main worker does."""
         context = self.context
         if not context.workers.is_main:
             return
@@ -164,18 +219,20 @@ class Pretraining:
             "is_final": False,
             **self._details(step),
         }
+        started = time.perf_counter()
         save_checkpoint(folder, self.model, self.tokenizer_folder, details, self.optimizer)
-        context.recorder.event(
-            "checkpoint",
-            stage=self.stage.name,
-            step=step,
-            tokens=details["tokens"],
-            name=folder.name,
+        context.announce_saved(
+            self.stage,
+            step,
+            folder,
+            seconds=time.perf_counter() - started,
+            reason=reason,
             validation_loss=details.get("validation_loss"),
         )
         context.recorder.update(checkpoint=folder.name, step=step)
         self.tokenizer_folder = folder  # the newest is always kept, whatever happens to its parent
         self._prune(step)
+        self._sample(step, checkpoint=folder.name)
 
     def _prune(self, step: int) -> None:
         prune_checkpoints(
@@ -221,19 +278,16 @@ class Pretraining:
         raise TrainingError(problem)
 
     def _finish(self) -> Path:
-        """Validate, show a sample and write the final checkpoint."""
+        """Validate, write the final checkpoint and show samples of it."""
         context, step = self.context, self.settings.total_steps()
         self._validate(step)
         if context.workers.is_main:
-            end_token = end_token_of(self.parent)
-            text = sample_text(self.model, self.parent.tokenizer, end_token, context.recipe.seed)
-            context.recorder.event(
-                "sample", stage=self.stage.name, step=step, prompt=SAMPLE_PROMPT, text=text
-            )
             tell_measured(context.recorder, self.stage.name, self.prediction, context.device)
             kept = self.optimizer if context.gives_its_moments_on(self.stage) else None
             details = self._details(step)
-            context.finish(self.stage, self.model, self.tokenizer_folder, details, kept)
+            folder = context.finish(self.stage, self.model, self.tokenizer_folder, details, kept)
             self._prune(step)
+            context.recorder.wishes()  # a save or samples asked for in the last step are these
+            self._sample(step, checkpoint=folder.name)
         context.workers.wait()
         return context.final_folder(self.stage)
