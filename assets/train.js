@@ -205,14 +205,11 @@ function askLater(reply) {
   } else if (alerts.isOn() && (reply.is_active || isWaiting)) timer = setTimeout(ask, UNSEEN_MS, true);
 }
 
-async function recover(message) {
-  // Deleted in another browser: then there is another run to show, or the form.
+async function recover(message) { // deleted in another browser, perhaps
   say(message, "error");
   const reply = await server.watch_run({ run: "", wants_runs: true });
-  if (!reply.runs || reply.runs.some((run) => run.id === seen.run)) {
-    timer = setTimeout(() => ask(true), RETRY_MS);
-    return;
-  }
+  const isListed = !reply.runs || reply.runs.some((run) => run.id === seen.run);
+  if (isListed) return void (timer = setTimeout(() => ask(true), RETRY_MS));
   begin();
   show(reply);
   say(message, "error");

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from stentor.errors import DataError, OptionError
+from training.__main__ import make_parser
 from training.recipe import Recipe, recipe_to_json, without_skipped
 from training.recipe_flags import MAX_RECIPE_BYTES, add_recipe_flags, chosen_recipe, open_recipe
 from training.settings import PretrainSettings
@@ -79,7 +80,7 @@ def test_a_recipe_comes_from_a_file(tmp_path: Path) -> None:
         (["--mix", "narrative=nan"], "every weight must be above 0"),
         (["--set", "general"], "write it like general.learning_rate=1e-4"),
         (["--set", "generla.num_steps=4"], "No stage is called 'generla'. Did you mean 'general'"),
-        (["--set", "general.steps=4"], "No option of stage general is called 'steps'"),
+        (["--set", "general.steps=4"], "No option of general is called 'steps'"),
         (["--set", "general.num_steps=many"], "Num steps must be a whole number; got 'many'"),
         (["--set", "general.sources=5"], "Sources must be a list of Source; got 5"),
         (["--processes", "0"], "Num processes must be at least 1; got 0"),
@@ -92,3 +93,13 @@ def test_what_a_flag_cannot_mean_is_refused(words: list[str], message: str) -> N
     with pytest.raises(OptionError) as caught:
         chosen(*words)
     assert message in str(caught.value)
+
+
+def test_the_thresholds_of_the_alarms_can_be_set() -> None:
+    flags = ["run", "practice", "--set", "alarms.plateau_steps=500", "--set", "general.num_steps=7"]
+    recipe = chosen_recipe(make_parser().parse_args(flags))
+    assert recipe.alarms.plateau_steps == 500
+    assert recipe.stages[1].total_steps() == 7
+    for wrong in ("alarms.noise=1", "alarms.plateau_steps=-1"):
+        with pytest.raises(OptionError):
+            chosen_recipe(make_parser().parse_args(["run", "practice", "--set", wrong]))

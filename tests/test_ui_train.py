@@ -1,53 +1,24 @@
-"""The Training tab in a browser: a run watched, walked through, controlled; and raw HTTP."""
+"""The Training tab in a browser: charts that stay, Compare, refusals; and raw HTTP."""
 
 import json
-import os
-import signal
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from browser_page import Visit, keep_screenshot, served, visit
-from playwright.sync_api import Page
-from tiny_recipe import PATIENCE_SECONDS, create, tiny_recipe
+from browser_page import served, visit
+from live_run import LOSS, append_step, make_live_run, wait_for_points
 
-from stentor.jobs import terminate
-from stentor.runs import (
-    Run,
-    Status,
-    append_event,
-    create_run,
-    current_status,
-    list_runs,
-    process_start,
-    tail_log,
-    write_status,
-)
+from stentor.runs import Run, Status, list_runs, write_status
 from stentor.ui.context import AppContext, make_context
-from training.recipe import recipe_to_json, with_settings
-from training.recipes import find_recipe
-from training.settings import Source
 
-TOKENS_PER_STEP = 2_048
 REFUSAL = "Switched off here."
-LOSS = "document.querySelector('.chart').data?.find(line => line.uid === 'loss')"
-NUM_POINTS = f"({LOSS}?.x.length ?? 0)"
-DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
-EVIL = "<img src=x onerror=alert(1)>"
-PROMPT = "The river"
 ACTIONS = (
     *("stop", "stop_now", "save", "sample", "resume", "start", "delete"),
     *("queue_up", "queue_down", "unqueue", "enqueue"),
-)
-TEXTS = (
-    " a a b b b b.",
-    " runs on past a quiet old mill.",
-    f" runs on past a loud old mill. {EVIL}",
 )
 
 
@@ -60,75 +31,7 @@ def context() -> Iterator[AppContext]:
 
 @pytest.fixture
 def live_run() -> Run:
-    """Return a practice run that this test's own process seems to be doing."""
-    run = create_run(recipe_to_json(find_recipe("practice")), "practice")
-    append_sample(run, "expand", 0, "base", TEXTS[0])
-    append_event(run, "stage_started", stage="general", step=0, total_steps=20, tokens=0)
-    append_event(run, "validation", stage="general", step=0, tokens=0, loss=5.2)
-    keep_checkpoint(run, "expand-000000")
-    for step in (1, 2, 3):
-        append_step(run, step)
-    set_state(run, "running")
-    return run
-
-
-def set_state(run: Run, state: str, **more: Any) -> None:  # noqa: ANN401
-    """Write a status of this test's own process, so that a running run is alive."""
-    pid = os.getpid()
-    status = Status(
-        state=state,
-        pid=pid,
-        process_start=process_start(pid),
-        stage="general",
-        step=3,
-        total_steps=20,
-        finished_stages=("expand",),
-    )
-    write_status(run, replace(status, **more))
-
-
-def append_step(run: Run, step: int) -> None:
-    append_event(
-        run,
-        "metrics",
-        stage="general",
-        step=step,
-        tokens=step * TOKENS_PER_STEP,
-        loss=5.0 - step / 10,
-        learning_rate=1e-3,
-        gradient_norm=1.0,
-        tokens_per_second=900.0,
-    )
-
-
-def append_sample(run: Run, stage: str, step: int, point: str, text: str) -> None:
-    append_event(
-        run,
-        "sample",
-        stage=stage,
-        step=step,
-        tokens=step * TOKENS_PER_STEP,
-        point=point,
-        number=0,
-        prompt=PROMPT,
-        text=text,
-        seed=7,
-        settings={"temperature": 0.5, "top_p": 0.9, "max_new_tokens": 40},
-        precision="fp32",
-    )
-
-
-def keep_checkpoint(run: Run, name: str) -> None:
-    (run.checkpoints_folder / name).mkdir()
-    (run.checkpoints_folder / name / "model.safetensors").write_bytes(b"0" * 3_000)
-
-
-def wait_for_points(visitor: Visit, count: int) -> None:
-    visitor.page.wait_for_function(f"{NUM_POINTS} === {count}")
-
-
-def wait_for_text(visitor: Visit, part: str, text: str) -> None:
-    visitor.page.locator(f"[data-part={part}]", has_text=text).first.wait_for()
+    return make_live_run()
 
 
 @pytest.mark.browser
@@ -210,133 +113,6 @@ def test_a_checkpoint_opens_in_compare_against_the_chosen_model(
 
 
 @pytest.mark.browser
-def test_the_slider_walks_a_prompt_through_the_run_and_marks_what_changed(
-    context: AppContext, live_run: Run
-) -> None:
-    append_sample(live_run, "general", 1, "checkpoint", TEXTS[1])
-    with served(context) as url, visit(url, viewport=DESKTOP) as visitor:
-        page = visitor.page
-        visitor.open_tab("Training")
-        wait_for_text(visitor, "sample-label", "step 1")
-        append_event(
-            live_run, "validation", stage="general", step=3, tokens=3 * TOKENS_PER_STEP, loss=4.5
-        )
-        append_sample(live_run, "general", 3, "checkpoint", TEXTS[2])
-        wait_for_text(visitor, "sample-label", "step 3, loss 4.50 (3 of 3)")
-        now, before = (
-            page.locator("[data-part=sample-now]"),
-            page.locator("[data-part=sample-before]"),
-        )
-        assert now.inner_text() == PROMPT + TEXTS[2]
-        assert now.locator("ins").all_inner_texts() == ["loud", EVIL]
-        assert before.locator("del").all_inner_texts() == ["quiet"]
-        wait_for_text(visitor, "sample-change", "4 words new, 1 gone")
-        keep_screenshot(page, "time-machine-desktop")
-        slider = page.get_by_role("slider", name="Position in the run")
-        slider.focus()
-        page.keyboard.press("ArrowLeft")
-        assert "step 1" in str(slider.get_attribute("aria-valuetext"))
-        page.keyboard.press("Home")
-        assert "Base model" in page.locator("[data-part=sample-label]").inner_text()
-        assert now.inner_text() == PROMPT + TEXTS[0]
-        assert not before.is_visible()
-        append_step(live_run, 4)
-        append_sample(live_run, "general", 4, "checkpoint", TEXTS[1])
-        wait_for_text(visitor, "sample-label", "(1 of 4)")
-        page.locator(".walk-stops button").last.click()
-        assert "step 4" in page.locator("[data-part=sample-label]").inner_text()
-        assert visitor.problems == []
-
-
-@pytest.mark.browser
-def test_every_button_reaches_its_action_and_deletion_asks_first(
-    context: AppContext, live_run: Run
-) -> None:
-    with served(context) as url, visit(url, viewport=PHONE) as visitor:
-        page = visitor.page
-
-        def press(name: str) -> None:
-            page.get_by_role("button", name=name, exact=True).click()
-
-        visitor.open_tab("Training")
-        press("Save now")
-        wait_until(page, live_run.save_file.exists)
-        press("Sample now")
-        wait_until(page, live_run.sample_file.exists)
-        press("Stop and save")
-        page.get_by_role("button", name="Stopping").wait_for()
-        assert live_run.stop_file.exists()
-        keep_screenshot(page, "run-phone")
-        set_state(live_run, "stopped", pid=None, process_start=None)
-        press("Delete ...")
-        dialog = page.get_by_role("dialog")
-        assert live_run.id in dialog.inner_text() and "kB" in dialog.inner_text()
-        page.keyboard.press("Escape")
-        dialog.wait_for(state="hidden")
-        assert live_run.folder.exists()
-        press("Clone")
-        page.wait_for_selector(".monitor[data-view=new]")
-        page.locator(".run-menu select").select_option(live_run.id)
-        press("Delete ...")
-        press("Delete for good")
-        page.wait_for_selector(".monitor[data-view=new]", state="attached")
-        assert not live_run.folder.exists()
-        assert visitor.problems == []
-
-
-def wait_until(page: Page, is_so: Callable[[], bool]) -> None:
-    """Let the page work until something is so on disk."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not is_so():
-        assert time.monotonic() < deadline
-        page.wait_for_timeout(50)
-
-
-# The browser's own notifications, which nobody could read in a test, also note what they say.
-LISTEN = """() => {
-  window.told = [];
-  window.Notification = class extends Notification {
-    constructor(title, options) {
-      super(title, options);
-      window.told.push(options.body);
-    }
-  };
-}"""
-
-
-@pytest.mark.browser
-def test_alarms_are_put_away_one_by_one_and_reach_who_asked_for_them(
-    context: AppContext, live_run: Run
-) -> None:
-    def raise_alarm(name: str, step: int, message: str) -> None:
-        place = {"stage": "general", "step": step, "tokens": step * TOKENS_PER_STEP}
-        values = {"value": 9.0, "limit": 5.0, "message": message}
-        append_event(live_run, "alarm", alarm=name, state="raised", **place, **values)
-
-    raise_alarm("spike", 2, "The loss jumped.")
-    with served(context) as url, visit(url, "?__theme=dark", viewport=DESKTOP) as visitor:
-        page = visitor.page
-        visitor.open_tab("Training")
-        wait_for_text(visitor, "alarms", "The loss jumped.")
-        page.wait_for_function("document.title.startsWith('1 alarm')")
-        page.get_by_role("button", name="Dismiss").click()
-        page.wait_for_function("document.title.includes('running')")
-        assert not page.get_by_text("The loss jumped.").is_visible()
-        page.context.grant_permissions(["notifications"])
-        page.evaluate(LISTEN)
-        page.get_by_role("checkbox", name="Tell me in this browser").check()
-        wait_for_text(visitor, "news", "This browser tells you")
-        raise_alarm("disk_low", 3, "1 GB is left.")
-        wait_for_text(visitor, "alarms", "1 GB is left.")
-        assert not page.get_by_text("The loss jumped.").is_visible()
-        keep_screenshot(page, "alarm-dark")
-        set_state(live_run, "stopped")
-        page.wait_for_function("window.told.length === 2")
-        assert page.evaluate("window.told") == ["1 GB is left.", "The run is now stopped."]
-        assert visitor.problems == []
-
-
-@pytest.mark.browser
 def test_a_refusal_says_why(context: AppContext, tmp_path: Path) -> None:
     """Outside the queue Gradio turns the message into HTTP 500 and the word Error."""
     empty = tmp_path / "empty.txt"
@@ -347,46 +123,6 @@ def test_a_refusal_says_why(context: AppContext, tmp_path: Path) -> None:
         visitor.page.locator("#plan-texts input[type=file]").set_input_files(empty)
         toast = visitor.page.get_by_test_id("toast-text")
         assert "empty.txt has 0 bytes" in toast.inner_text()
-        assert visitor.problems == []
-
-
-@pytest.mark.browser
-def test_a_real_run_is_started_stopped_resumed_and_survives_a_kill(
-    context: AppContext, tiny_model_folder: Path, tmp_path: Path
-) -> None:
-    """The run is long enough to be going whenever a button is pressed, on any machine."""
-    text = tmp_path / "mill.txt"
-    text.write_text("The river runs past the mill.\n" * 3_000, encoding="utf-8")
-    recipe = tiny_recipe(tiny_model_folder, (Source(kind="files", paths=(str(text),)),))
-    run = create(with_settings(recipe, "general", num_steps=20_000, max_epochs=1e6))
-    with served(context) as url, visit(url, viewport=DESKTOP) as visitor:
-        page = visitor.page
-
-        def press(name: str, state: str) -> None:
-            page.get_by_role("button", name=name, exact=True).click()
-            page.wait_for_selector(f".monitor[data-state={state}]")
-
-        visitor.open_tab("Training")
-        try:
-            page.locator("[data-part=actions] [data-action=start]").click()
-            page.wait_for_selector(".monitor[data-state=running]")
-            page.wait_for_function(f"{NUM_POINTS} > 0")
-            press("Stop and save", "stopped")
-            stopped_at = current_status(run).step
-            press("Resume", "running")
-            page.wait_for_function(f"{NUM_POINTS} > {stopped_at}")
-            wait_for_text(visitor, "notices", "Resumed from")
-            pid = current_status(run).pid
-            assert pid
-            os.kill(pid, signal.SIGKILL)
-            wait_for_text(visitor, "trouble", "Died at step")
-            wait_for_text(visitor, "trouble", tail_log(run).splitlines()[-1])
-            keep_screenshot(page, "died-desktop")
-            press("Resume", "running")
-            press("Stop now", "stopped")
-        finally:
-            terminate(run)
-        assert page.locator(".stage[data-state=done]").count() == 1
         assert visitor.problems == []
 
 
@@ -403,15 +139,21 @@ def call_server_function(url: str, component: int, name: str, value: object) -> 
         return answer
 
 
+def monitor_of(url: str) -> tuple[int, dict[str, Any]]:
+    """Return the number of the live view among the page's components, and the page."""
+    page_config = json.loads(urllib.request.urlopen(f"{url}config").read())
+    (monitor,) = [
+        c["id"] for c in page_config["components"] if c["props"].get("elem_id") == "monitor"
+    ]
+    return monitor, page_config
+
+
 def test_training_is_refused_over_raw_http(context: AppContext, live_run: Run) -> None:
     """Hiding a button protects nothing: the server itself says no."""
     closed = replace(context, training_refusal=REFUSAL)
     before = sorted(path.name for path in live_run.folder.iterdir())
     with served(closed) as url:
-        page_config = json.loads(urllib.request.urlopen(f"{url}config").read())
-        (monitor,) = [
-            c["id"] for c in page_config["components"] if c["props"].get("elem_id") == "monitor"
-        ]
+        monitor, page_config = monitor_of(url)
         for action in ACTIONS:
             question = {"run": live_run.id, "action": action, "value": 1}
             reply = call_server_function(url, monitor, "control_run", question)
@@ -425,6 +167,25 @@ def test_training_is_refused_over_raw_http(context: AppContext, live_run: Run) -
         assert "_ask_to_clone" in handlers
     assert [run.id for run in list_runs()] == [live_run.id]
     assert sorted(path.name for path in live_run.folder.iterdir()) == before
+
+
+def test_whoever_may_not_train_is_shown_no_folder_of_this_machine(
+    context: AppContext, live_run: Run
+) -> None:
+    """What is left under a refusal reads runs, and says so to any question, however odd."""
+    live_run.log_file.write_text(f"Reading {live_run.folder}\n", encoding="utf-8")
+    question = {"run": live_run.id, "offset": 0, "have": 0, "wants_runs": True}
+    with served(replace(context, training_refusal=REFUSAL)) as url:
+        monitor, _ = monitor_of(url)
+        for name in ("watch_run", "read_curves", "read_samples"):
+            reply = call_server_function(url, monitor, name, question)
+            assert reply["run"] == live_run.id, name
+            assert str(live_run.folder.parent) not in json.dumps(reply), name
+            for odd in ("x", [], 7, {"run": 7}, {"run": "../x"}, {"run": live_run.id, "x": 7}):
+                assert call_server_function(url, monitor, name, odd), name
+            assert "error" in call_server_function(url, monitor, name, {"run": "../x"}), name
+        assert "html" in call_server_function(url, monitor, "list_opponents", live_run.id)
+        assert "error" in call_server_function(url, monitor, "list_opponents", {"run": 7})
 
 
 def upload(url: str, path: str) -> str:

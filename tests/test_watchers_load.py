@@ -36,7 +36,7 @@ WARM_UP_SECONDS = 30.0
 # The events themselves are kept in memory: about 150 bytes a step. The rest is the allocator's.
 MOST_GROWTH_MEGABYTES = 8.0
 # Of one core, for ten watchers, beyond what the same requests cost that ask for nothing.
-MOST_CORES_OF_WATCHING = 0.25
+MOST_CORES_OF_WATCHING = 0.15
 GPUS = ("NVIDIA GeForce RTX 4090", "NVIDIA GeForce RTX 4090")
 
 

@@ -1,6 +1,5 @@
 """What this machine is: device, cores, memory; and what it is doing right now."""
 
-import platform
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -11,7 +10,7 @@ import psutil
 import torch
 
 from stentor.gpus import Gpu, read_gpus
-from stentor.provenance import num_cores
+from stentor.provenance import machine, num_cores
 
 # What a system event says of a GPU; who is on it is the preflight's question.
 GPU_FIELDS = (
@@ -43,7 +42,7 @@ def describe_machine() -> Machine:
     has_cuda = torch.cuda.is_available()
     return Machine(
         device="cuda" if has_cuda else "cpu",
-        name=torch.cuda.get_device_name() if has_cuda else platform.processor() or "CPU",
+        name=torch.cuda.get_device_name() if has_cuda else str(machine()["processor"]),
         num_cores=num_cores(),
         memory_bytes=psutil.virtual_memory().total,
         torch_version=torch.__version__,

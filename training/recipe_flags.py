@@ -8,7 +8,8 @@ import json
 from pathlib import Path
 
 from stentor.errors import DataError, OptionError
-from stentor.knobs import choose
+from stentor.knobs import choose, from_json
+from training.alarm_settings import AlarmSettings
 from training.recipe import (
     STAGE_NAME,
     Recipe,
@@ -21,6 +22,7 @@ from training.recipe import (
 from training.recipes import find_recipe
 
 RECIPE_FILE = ".json"
+ALARMS = "alarms"  # in place of a stage's name: the thresholds of the run's alarms
 MAX_RECIPE_BYTES = 1_000_000
 
 
@@ -46,7 +48,8 @@ def add_recipe_flags(parser: argparse.ArgumentParser) -> None:
         default=[],
         dest="changes",
         metavar="STAGE.OPTION=VALUE",
-        help="change one option of a stage, such as general.learning_rate=1e-4",
+        help="change one option of a stage, such as general.learning_rate=1e-4, or of the alarms, "
+        "such as alarms.plateau_steps=500",
     )
     parser.add_argument(
         "--skip",
@@ -73,8 +76,12 @@ def chosen_recipe(parsed: argparse.Namespace) -> Recipe:
         DataError: a file that is no recipe.
     """
     recipe = _with_texts(open_recipe(parsed.name), parsed.text, _weights(parsed.mix))
-    if parsed.changes or parsed.skip:
-        recipe = with_stages(recipe, _changes(recipe, parsed.changes), parsed.skip)
+    changes = _changes(recipe, parsed.changes)
+    alarms = changes.pop(ALARMS, None)
+    if alarms:
+        recipe = with_options(recipe, alarms=from_json(AlarmSettings, vars(recipe.alarms) | alarms))
+    if changes or parsed.skip:
+        recipe = with_stages(recipe, changes, parsed.skip)
     if parsed.budget:
         recipe = with_budget(recipe, parsed.budget)
     flags = {
@@ -161,15 +168,16 @@ def _weights(mixes: list[str]) -> dict[str, tuple[float, ...]]:
 
 def _changes(recipe: Recipe, changes: list[str]) -> dict[str, dict[str, object]]:
     """Return `STAGE.OPTION=VALUE` by stage and option; a value is a JSON value, or else text."""
-    stages = {stage.name: stage for stage in recipe.stages}
+    settings: dict[str, object] = {ALARMS: recipe.alarms}
+    settings |= {stage.name: stage.settings for stage in recipe.stages}
     found: dict[str, dict[str, object]] = {}
     for change in changes:
         place, separator, text = change.partition("=")
         stage_name, _, option = place.partition(".")
         if not separator or not option:
             raise OptionError(f"--set {change!r:.80}: write it like general.learning_rate=1e-4.")
-        settings = choose(stages, stage_name, "stage").settings
-        choose(vars(settings), option, f"option of stage {stage_name}")
+        known = choose(settings, stage_name, "stage")
+        choose(vars(known), option, f"option of {stage_name}")
         try:
             value = json.loads(text)
         except ValueError:

@@ -57,13 +57,14 @@ class Recorder:
         self._is_finished = False
         self._lock = RLock()  # guards the status, the two files, and the two flags below
         self._is_beating = False
-        self._is_over = False  # for the heartbeat
+        self._is_open = False  # inside the block, where alone the heartbeat may write
         self._heartbeat = Heartbeat(self._beat, HEARTBEAT_SECONDS)
         self._next_load = 0.0  # on the clock of time.monotonic; 0: nothing was measured yet
 
     def __enter__(self) -> Self:
         self.status = claim(self.run)
         self.update(state="running")
+        self._is_open = True
         signal.signal(signal.SIGTERM, self._on_signal)
         signal.signal(signal.SIGINT, self._on_signal)
         return self
@@ -75,7 +76,7 @@ class Recorder:
         _trace: TracebackType | None,
     ) -> bool:
         with self._lock:
-            self._is_over = True
+            self._is_open = False
         self._heartbeat.stop()
         if error is None:
             self.update(state="finished" if self._is_finished else "stopped")
@@ -134,7 +135,8 @@ class Recorder:
         A log that cannot be written ends no training.
         """
         with suppress(OSError):
-            print(f"{time.strftime('%H:%M:%S')} {message}", flush=True)
+            # One write, because threads say something, too.
+            print(f"{time.strftime('%H:%M:%S')} {message}\n", end="", flush=True)
 
     def event(self, kind: str, **values: object) -> None:
         """Append one event.
@@ -144,7 +146,7 @@ class Recorder:
         """
         with self._lock:
             self._append(kind, values)
-            if not (self._is_beating or self._is_over):
+            if self._is_open and not self._is_beating:
                 self._is_beating = True
                 self._heartbeat.start()
         self._tell(kind, values)
@@ -192,7 +194,7 @@ class Recorder:
         """
         with suppress(DiskError):
             with self._lock:
-                if self._is_stale() and not self._is_over:
+                if self._is_stale() and self._is_open:
                     self.update()
             if time.monotonic() >= self._next_load:
                 self._tell_load()
@@ -207,7 +209,7 @@ class Recorder:
             LOAD_SECONDS - HEARTBEAT_SECONDS / 2
         )  # beats are a little late, not early
         with self._lock:
-            if self._is_over:
+            if not self._is_open:
                 return
             place = {"stage": self.status.stage, "step": self.status.step, "tokens": self.tokens}
             values = {**place, **load}

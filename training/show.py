@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from training.alarm_settings import AlarmSettings
 from training.recipe import Recipe, Stage
 from training.settings import (
     CreateSettings,
@@ -20,11 +21,21 @@ def describe_recipe(recipe: Recipe) -> str:
         f"threads {recipe.num_threads or 'all cores'}, "
         f"processes {recipe.num_processes or 'one per GPU, else one'}, "
         f"GPUs {recipe.devices or 'all there are'}",
+        _describe_alarms(recipe.alarms),
         "",
         *(line for stage in recipe.stages for line in (*_describe_stage(stage), "")),
         *(f"Note: {note}" for note in recipe.notes),
     ]
     return "\n".join(lines).rstrip()
+
+
+def _describe_alarms(alarms: AlarmSettings) -> str:
+    return (
+        f"alarms: spike of {alarms.spike_deviations:g} deviations, plateau of "
+        f"{alarms.plateau_steps:,} steps, stall after {alarms.stall_seconds:g} s and "
+        f"{alarms.stall_factor:g} steps, slow below {alarms.throughput_share:.0%}, GPU at "
+        f"{alarms.gpu_temperature:g} °C, disk below {alarms.disk_free_gigabytes:g} GB"
+    )
 
 
 def _describe_stage(stage: Stage) -> list[str]:

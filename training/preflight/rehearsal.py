@@ -19,6 +19,7 @@ from typing import Any
 from stentor.errors import INTERRUPTED, StentorError
 from stentor.gpus import read_gpus
 from stentor.home import assets_folder
+from stentor.notify import WEBHOOK_VARIABLE
 from stentor.rehearsals import work_folder
 from stentor.runs import Run, current_status, read_events, tail_events, tail_log, write_json
 from training.preflight.checks import Preflight
@@ -112,6 +113,8 @@ def _trainer(run: Run, home: Path) -> Iterator["subprocess.Popen[bytes]"]:
     It stays in this process's group: whoever ends the group ends both.
     """
     before = signal.signal(signal.SIGTERM, _leave)
+    # Nobody wants to be told of the alarms and the end of a rehearsal.
+    own = {"PYTHONUNBUFFERED": "1", WEBHOOK_VARIABLE: ""}
     with run.log_file.open("wb") as log:
         child = subprocess.Popen(
             [sys.executable, "-m", "training", "run", str(run.folder)],
@@ -119,7 +122,7 @@ def _trainer(run: Run, home: Path) -> Iterator["subprocess.Popen[bytes]"]:
             stdout=log,
             stderr=subprocess.STDOUT,
             cwd=assets_folder().parent,
-            env={**os.environ, "STENTOR_HOME": str(home), "PYTHONUNBUFFERED": "1"},
+            env={**os.environ, **own, "STENTOR_HOME": str(home)},
         )
     try:
         yield child
