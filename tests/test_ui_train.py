@@ -175,13 +175,17 @@ def test_whoever_may_not_train_is_shown_no_folder_of_this_machine(
     """What is left under a refusal reads runs, and says so to any question, however odd."""
     live_run.log_file.write_text(f"Reading {live_run.folder}\n", encoding="utf-8")
     question = {"run": live_run.id, "offset": 0, "have": 0, "wants_runs": True}
+    odd_ones: tuple[object, ...] = (
+        *("x", [], 7, {"run": 7}, {"run": "../x"}),
+        {"run": live_run.id, "x": 7},
+    )
     with served(replace(context, training_refusal=REFUSAL)) as url:
         monitor, _ = monitor_of(url)
         for name in ("watch_run", "read_curves", "read_samples"):
             reply = call_server_function(url, monitor, name, question)
             assert reply["run"] == live_run.id, name
             assert str(live_run.folder.parent) not in json.dumps(reply), name
-            for odd in ("x", [], 7, {"run": 7}, {"run": "../x"}, {"run": live_run.id, "x": 7}):
+            for odd in odd_ones:
                 assert call_server_function(url, monitor, name, odd), name
             assert "error" in call_server_function(url, monitor, name, {"run": "../x"}), name
         assert "html" in call_server_function(url, monitor, "list_opponents", live_run.id)

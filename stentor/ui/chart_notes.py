@@ -37,7 +37,7 @@ class Alarm:
 
 @dataclass
 class RunNotes:
-    """The notes of a run in the order in which it made them, the oldest of too many forgotten."""
+    """The notes of a run in the order of their making; samples beyond MAX_SAMPLES are left out."""
 
     samples: list[Mapping[str, Any]] = field(default_factory=list)
     notices: deque[Mapping[str, Any]] = field(default_factory=lambda: deque(maxlen=MAX_NOTICES))

@@ -199,7 +199,14 @@ def _read_before(path: Path, offset: int) -> bytes:
 def _list_runs() -> list[dict[str, Any]]:
     listed = []
     for run in list_runs()[:MAX_LISTED_RUNS]:
-        state = current_status(run).state
-        is_active = state in ACTIVE_STATES
-        listed.append({"id": run.id, "label": view.run_label(run, state), "is_active": is_active})
+        status = current_status(run)
+        listed.append(
+            {
+                "id": run.id,
+                "label": view.run_label(run, status.state),
+                "state": status.state,
+                "queue_place": status.queue_place,
+                "is_active": status.state in ACTIVE_STATES,
+            }
+        )
     return listed

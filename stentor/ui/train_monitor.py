@@ -57,7 +57,7 @@ HAND_OVER = """
     <h4 id="hand-over-title">Hand this run over</h4>
     <p class="soft">Writes a folder with the weights, the tokenizer, the recipe and a model card:
       data, licences, figures, limits. It loads into transformers.</p>
-    <div class="planner"><div class="fields" data-part="hand-over-fields"></div></div>
+    <div class="fields" data-part="hand-over-fields"></div>
     <p class="status-line" role="status" data-part="hand-over-news"></p>
     <div class="confirm-buttons">
       <button type="submit" class="plain-button">Close</button>

@@ -48,7 +48,8 @@ def parts(
     """
     return {
         "heading": heading(run, recipe, status, digest),
-        "alarms": alarms(run, digest),
+        # What has ended on purpose has no open alarm, whatever it last said.
+        "alarms": "" if status.state in ("stopped", "finished") else alarms(run, digest),
         "trouble": train_control.trouble(run, status, refusal),
         "actions": train_control.actions(status, seconds_since_stop(run) is not None, refusal),
         "cards": stage_cards(recipe, status, digest),
