@@ -1,4 +1,4 @@
-// The menu of runs: what is going, what is in line in its order, and what has ended.
+// The menu of runs: what is going, what is in line in its order, what has ended; and which is chosen.
 
 function fillRunMenu(menu, runs, newest, newestValue) {
   const signature = JSON.stringify(runs);
@@ -22,4 +22,25 @@ function fillRunMenu(menu, runs, newest, newestValue) {
     });
   const following = newest ? [new Option(`Newest: ${newest.label}`, newestValue)] : [];
   menu.replaceChildren(choose, ...following, ...lists);
+}
+
+function makeTabMemory(key) {
+  // What this browser tab keeps over a reload. Inside another site's page a browser may refuse it;
+  // then it is kept until the reload.
+  let kept = null;
+  try {
+    kept = sessionStorage.getItem(key);
+  } catch {
+    // refused
+  }
+  function set(value) {
+    kept = value;
+    try {
+      if (value === null) sessionStorage.removeItem(key);
+      else sessionStorage.setItem(key, value);
+    } catch {
+      // refused, or full
+    }
+  }
+  return { get: () => kept, set };
 }

@@ -5,7 +5,7 @@ const QUEUED_MS = 3000; // for a run in line to start
 const IDLE_MS = 10000; // for a newer run to begin
 const UNSEEN_MS = 10000; // only for who asked to be notified
 const RETRY_MS = 5000;
-const REMEMBERED = "stentor-run";
+const memory = makeTabMemory("stentor-run"); // a run, NEWEST, or "new": the planner
 const NEWEST = "newest";
 const part = (name) => element.querySelector(`[data-part="${name}"]`);
 const view = element.querySelector(".monitor");
@@ -76,7 +76,7 @@ function newest() {
 }
 
 function isFollowing() {
-  return sessionStorage.getItem(REMEMBERED) === NEWEST;
+  return memory.get() === NEWEST;
 }
 
 function listRuns(fresh) {
@@ -90,7 +90,7 @@ function listRuns(fresh) {
 function settle() {
   // Where a new visitor begins: the run chosen before, else the newest, else the form.
   isSettled = true;
-  const remembered = sessionStorage.getItem(REMEMBERED);
+  const remembered = memory.get();
   if (remembered === "new") return showForm();
   if (runs.some((run) => run.id === remembered)) return select(remembered);
   if (!runs.length) return showForm();
@@ -106,7 +106,7 @@ function display(what) {
 
 function showForm(value = { run: "" }) {
   leave("");
-  sessionStorage.setItem(REMEMBERED, "new");
+  memory.set("new");
   props.value = value;
   display("new");
 }
@@ -121,7 +121,7 @@ function select(choice) {
   const run = choice === NEWEST ? newest()?.id : choice;
   if (!run) return;
   if (seen.run !== run) leave(run);
-  sessionStorage.setItem(REMEMBERED, choice);
+  memory.set(choice);
   display("run");
   ask(true);
 }
@@ -217,7 +217,7 @@ async function recover(message) { // deleted in another browser, perhaps
 
 function begin() {
   leave("");
-  sessionStorage.removeItem(REMEMBERED);
+  memory.set(null);
   isSettled = false;
 }
 

@@ -10,7 +10,6 @@ import fcntl
 import os
 import shlex
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -18,7 +17,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 from stentor.errors import RunError
-from stentor.home import assets_folder, home
+from stentor.home import home
+from stentor.processes import spawn_detached
 from stentor.run_devices import describe_devices, devices_of, restored, share_device
 from stentor.run_wishes import ask_to_stop as ask_to_stop
 from stentor.run_wishes import forget_wishes
@@ -128,7 +128,8 @@ def begin(run: Run, verb: str) -> None:
     run.command_file.write_text(shlex.join(command) + "\n", encoding="utf-8")
     write_status(run, _starting(run, None))  # covers a kill of this process in the next moment
     try:
-        pid = _spawn(run, command)
+        # A run that ends starts the next one; what was set for itself is not passed on.
+        pid = spawn_detached(command, run.log_file, restored(os.environ))
     except OSError as error:
         message = f"The training process cannot be started ({error})."
         write_status(run, replace(_starting(run, None), state="failed", error=message))
@@ -182,23 +183,6 @@ def _starting(run: Run, pid: int | None) -> Status:
         error=None,
         queue_place=0.0,
     )
-
-
-def _spawn(run: Run, command: list[str]) -> int:
-    """Run `command` detached, with its output in the run's log; return its pid."""
-    with run.log_file.open("ab") as log:
-        child = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            # `-m training` must be found wherever the app was started from.
-            cwd=assets_folder().parent,
-            # A run that ends starts the next one; what was set for itself is not passed on.
-            env={**restored(os.environ), "STENTOR_HOME": str(home()), "PYTHONUNBUFFERED": "1"},
-        )
-    return child.pid
 
 
 @contextmanager

@@ -1,9 +1,37 @@
-"""Is a recorded process still the one that was recorded? Knows no run. Standard library only."""
+"""Detached children, and whether a recorded process is still the one that was recorded.
+
+Knows no run. Standard library only.
+"""
 
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
+from stentor.home import assets_folder, home
+
 BOOT_ID_FILE = Path("/proc/sys/kernel/random/boot_id")
+
+
+def spawn_detached(command: list[str], log_file: Path, environment: Mapping[str, str]) -> int:
+    """Run a command in a session of its own, with its output in a file; return its pid.
+
+    It outlives whoever starts it, and no pipe of it can fill.
+
+    Raises:
+        OSError: the file cannot be written, or the command not started.
+    """
+    with log_file.open("ab") as log:
+        child = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            # `-m training` must be found wherever the app was started from.
+            cwd=assets_folder().parent,
+            env={**environment, "STENTOR_HOME": str(home()), "PYTHONUNBUFFERED": "1"},
+        )
+    return child.pid
 
 
 def process_start(pid: int) -> str | None:

@@ -11,13 +11,12 @@ the child does and where its result lies is the caller's. Standard library only.
 import json
 import os
 import signal
-import subprocess
 import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from stentor.home import assets_folder, home
+from stentor.processes import spawn_detached
 from stentor.runs import is_alive, process_start, write_json
 
 PROCESS_FILE, LOG_FILE, STOP_FILE = "process.json", "log.txt", "stop"
@@ -36,17 +35,7 @@ def spawn(folder: Path, command: list[str]) -> None:
     Raises:
         OSError: the folder cannot be written, or the command not started.
     """
-    with (folder / LOG_FILE).open("ab") as log:
-        child = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            cwd=assets_folder().parent,  # `-m training` must be found
-            env={**os.environ, "STENTOR_HOME": str(home()), "PYTHONUNBUFFERED": "1"},
-        )
-    note_process(folder, child.pid)
+    note_process(folder, spawn_detached(command, folder / LOG_FILE, os.environ))
 
 
 def note_process(folder: Path, pid: int) -> None:

@@ -3,6 +3,7 @@
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -36,13 +37,21 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def first_signals() -> dict[int, Any]:
+    """Return the handlers of the test process as they were before any test."""
+    return {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+
+
 @pytest.fixture
-def old_signals() -> Iterator[None]:
-    """Give the test process its own handlers back after a run was executed in it."""
-    numbers = (signal.SIGTERM, signal.SIGINT)
-    before = [signal.getsignal(number) for number in numbers]
+def old_signals(first_signals: dict[int, Any]) -> Iterator[None]:
+    """Give the test process its own handlers back after a run was executed in it.
+
+    Not those of the test's beginning: a run of a module's fixture had replaced these already, and a
+    Ctrl-C of a much later test reached nobody.
+    """
     yield
-    for number, handler in zip(numbers, before, strict=True):
+    for number, handler in first_signals.items():
         signal.signal(number, handler)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser_page import served, visit
+from browser_page import call_server_function, served, visit
 from live_run import LOSS, append_step, make_live_run, wait_for_points
 
 from stentor.runs import Run, Status, list_runs, write_status
@@ -126,19 +126,6 @@ def test_a_refusal_says_why(context: AppContext, tmp_path: Path) -> None:
         assert visitor.problems == []
 
 
-def call_server_function(url: str, component: int, name: str, value: object) -> dict[str, Any]:
-    """Call a function of the live view as anyone with the address could, without the page."""
-    body = {"data": value, "component_id": component, "fn_name": name, "session_hash": "x"}
-    request = urllib.request.Request(
-        f"{url}gradio_api/component_server",
-        data=json.dumps(body).encode(),
-        headers={"Content-Type": "application/json"},
-    )
-    with urllib.request.urlopen(request) as reply:
-        answer: dict[str, Any] = json.loads(reply.read())
-        return answer
-
-
 def monitor_of(url: str) -> tuple[int, dict[str, Any]]:
     """Return the number of the live view among the page's components, and the page."""
     page_config = json.loads(urllib.request.urlopen(f"{url}config").read())
@@ -159,6 +146,9 @@ def test_training_is_refused_over_raw_http(context: AppContext, live_run: Run) -
             reply = call_server_function(url, monitor, "control_run", question)
             assert reply == {"error": REFUSAL}, action
         reply = call_server_function(url, monitor, "measure_run", live_run.id)
+        assert reply == {"error": REFUSAL}
+        question = {"run": live_run.id, "settings": {}}
+        reply = call_server_function(url, monitor, "hand_over_run", question)
         assert reply == {"error": REFUSAL}
         shown = call_server_function(url, monitor, "watch_run", {"run": live_run.id, "offset": 0})
         assert REFUSAL in shown["parts"]["actions"]

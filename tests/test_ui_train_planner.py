@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser_page import Visit, keep_screenshot, served, visit
+from browser_page import Visit, call_server_function, keep_screenshot, served, visit
 from tiny_recipe import PATIENCE_SECONDS, tiny_recipe
 
 from stentor.jobs import terminate
@@ -49,19 +49,6 @@ def context() -> Iterator[AppContext]:
     context.store.close()
 
 
-def call(url: str, component: int, name: str, value: object) -> dict[str, Any]:
-    """Call a function of the planner as anyone with the address could, without the page."""
-    body = {"data": value, "component_id": component, "fn_name": name, "session_hash": "x"}
-    request = urllib.request.Request(
-        f"{url}gradio_api/component_server",
-        data=json.dumps(body).encode(),
-        headers={"Content-Type": "application/json"},
-    )
-    with urllib.request.urlopen(request) as reply:
-        answer: dict[str, Any] = json.loads(reply.read())
-        return answer
-
-
 def planner_of(url: str) -> int:
     config = json.loads(urllib.request.urlopen(f"{url}config").read())
     (found,) = [c["id"] for c in config["components"] if c["props"].get("elem_id") == "planner"]
@@ -74,13 +61,13 @@ def test_where_training_is_off_the_planner_shows_and_does_nothing(context: AppCo
     with served(replace(context, training_refusal=REFUSAL)) as url:
         planner = planner_of(url)
         for name, question in SERVER_FUNCTIONS.items():
-            assert call(url, planner, name, question) == {"error": REFUSAL}
-        shown = call(url, planner, "read_planner", {})
+            assert call_server_function(url, planner, name, question) == {"error": REFUSAL}
+        shown = call_server_function(url, planner, "read_planner", {})
         assert shown["refusal"] == REFUSAL
         assert shown["texts"] == []
-        checked = call(url, planner, "check_draft", {"draft": PRACTICE})
+        checked = call_server_function(url, planner, "check_draft", {"draft": PRACTICE})
         assert checked["command"]["text"] == "python -m training run practice"
-        cloned = call(url, planner, "clone_recipe", {"run": run.id})
+        cloned = call_server_function(url, planner, "clone_recipe", {"run": run.id})
         assert cloned["draft"]["start"] == "base", "not where it lies"
     assert [one.id for one in list_runs()] == [run.id]
     assert not recipes_folder().exists()
@@ -92,10 +79,12 @@ def test_nonsense_is_answered_with_a_message(context: AppContext) -> None:
         planner = planner_of(url)
         drafts: tuple[object, ...] = (None, 5, [], {}, {"draft": 5}, {"draft": {"stages": [None]}})
         for question in drafts:
-            answer = call(url, planner, "check_draft", question)
+            answer = call_server_function(url, planner, "check_draft", question)
             assert "error" in answer or answer["problems"]
         for name in ("clone_recipe", "load_recipe", "start_job", "read_job", "start_plan"):
-            assert "error" in call(url, planner, name, {"run": "../../etc", "job": "../x"})
+            assert "error" in call_server_function(
+                url, planner, name, {"run": "../../etc", "job": "../x"}
+            )
     assert list_runs() == []
 
 
