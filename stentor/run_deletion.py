@@ -9,7 +9,7 @@ from stentor.errors import RunError
 from stentor.home import runs_folder
 from stentor.jobs import ACTIVE_STATES, start_lock
 from stentor.run_queue import QUEUED
-from stentor.runs import RUN_ID, Run, current_status, list_runs, read_recipe
+from stentor.runs import RUN_ID, Run, current_status, list_runs, recipe_text
 
 # No run id begins with a dot, so nobody lists or opens what is on its way out.
 DELETING = ".deleting-"
@@ -49,14 +49,9 @@ def check_deletable(run: Run) -> None:
         raise RunError(f"Run {run.id} is still going. Stop it first, then delete it.")
     for other in list_runs():
         is_needed = current_status(other).state in (*ACTIVE_STATES, QUEUED)
-        if is_needed and other.id != run.id and _start_of(other).startswith(f"run:{run.id}/"):
+        if (
+            is_needed
+            and other.id != run.id
+            and recipe_text(other, "start").startswith(f"run:{run.id}/")
+        ):
             raise RunError(f"Run {other.id} begins with a checkpoint of {run.id} and needs it.")
-
-
-def _start_of(run: Run) -> str:
-    try:
-        recipe = read_recipe(run)
-    except RunError:
-        return ""
-    start = recipe.get("start") if isinstance(recipe, dict) else None
-    return start if isinstance(start, str) else ""

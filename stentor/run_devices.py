@@ -7,8 +7,7 @@ the preflight, and by the run itself when it starts. Standard library only.
 
 from collections.abc import Mapping
 
-from stentor.errors import RunError
-from stentor.runs import Run, read_recipe
+from stentor.runs import Run, recipe_text
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 ORDER = "CUDA_DEVICE_ORDER"
@@ -18,12 +17,7 @@ BEFORE = "STENTOR_BEFORE_"
 
 def devices_of(run: Run) -> str:
     """Return the devices in the run's recipe; nothing (all) where that cannot be read."""
-    try:
-        recipe = read_recipe(run)
-    except RunError:
-        return ""
-    devices = recipe.get("devices") if isinstance(recipe, dict) else None
-    return devices if isinstance(devices, str) else ""
+    return recipe_text(run, "devices")
 
 
 def share_device(one: str, other: str) -> bool:

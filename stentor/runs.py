@@ -106,6 +106,16 @@ def read_recipe(run: Run) -> dict[str, Any]:
     return recipe
 
 
+def recipe_text(run: Run, name: str) -> str:
+    """Return a text of the run's recipe; empty where there is none, or no recipe to be read."""
+    try:
+        recipe = read_recipe(run)
+    except RunError:
+        return ""
+    value = recipe.get(name) if isinstance(recipe, dict) else None
+    return value if isinstance(value, str) else ""
+
+
 def read_status(run: Run) -> Status:
     """Return the last written status; a missing or foreign file reads as `created`."""
     return _written_status(run) or Status()

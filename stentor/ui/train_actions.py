@@ -23,9 +23,6 @@ from training.recipe import (
 )
 from training.settings import PretrainSettings
 
-# A step of a large batch takes a while; after this long without an end, a second stop is harder.
-PATIENCE_SECONDS = 30.0
-
 
 def start_run(recipe: Recipe, refusal: str | None, queue: bool = False) -> Run:
     """Create a run folder without the skipped stages, and start it or put it in line.

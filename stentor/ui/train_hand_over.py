@@ -10,7 +10,6 @@ from typing import Any
 
 from stentor import hand_overs
 from stentor.errors import RunError
-from stentor.jobs import check_allowed
 from stentor.knobs import from_json, to_json
 from stentor.runs import current_status, open_run
 from stentor.ui.train_actions import check_name
@@ -27,7 +26,6 @@ def hand_over(question: Mapping[str, Any], refusal: str | None) -> dict[str, Any
         OptionError: settings that are not allowed.
     """
     must_be_allowed(refusal)
-    check_allowed()
     run = open_run(check_name(question.get("run", ""), "run"))
     asked = question.get("settings")
     if asked is not None:

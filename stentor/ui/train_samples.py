@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from stentor.errors import OptionError
-from stentor.runs import open_run, read_recipe
+from stentor.runs import open_run
 from stentor.ui.chart import Digest, as_number
 from stentor.ui.shared import number
 from stentor.ui.train_actions import check_name
 from stentor.ui.train_feed import RunFeeds
-from training.recipe import Recipe, recipe_from_json
+from training.recipe import Recipe
 
 MAX_TEXT = 4_000  # characters of one text that a browser is sent
 POINT_TITLES = {"base": "Base model", "grown": "Grown, before training"}
@@ -35,8 +35,8 @@ def read_samples(feeds: RunFeeds, question: Mapping[str, Any]) -> dict[str, Any]
     have = question.get("have", 0)
     if type(have) is not int or have < 0:  # True is an int, too
         raise OptionError(f"The number of samples must be a whole number; got {have!r:.40}.")
-    recipe = recipe_from_json(read_recipe(run))
     with feeds.follow(run) as feed:
+        recipe = feed.recipe_of(run)
         events = list(feed.digest.samples)
         rewound = feed.digest.rewound
         is_whole = have == 0 or have > len(events) or question.get("rewound") != rewound
