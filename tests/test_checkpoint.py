@@ -3,6 +3,7 @@
 import errno
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,7 @@ from training.loop import StepReport, train_steps
 from training.network import TrainingNetwork
 from training.optim import make_optimizer
 from training.retention import newest_sound_checkpoint
+from training.settings import PretrainSettings
 from training.tokenizer import train_tokenizer
 from training.trainer_state import OPTIMIZER_FILE, RANDOM_FILE, restore_optimizer
 from training.workers import open_workers
@@ -48,10 +50,12 @@ def batch_of_step(step: int) -> torch.Tensor:
     return (torch.arange(4 * 24).reshape(4, 24) * 7 + step) % 300
 
 
-def trained(model: LlamaForCausalLM, num_steps: int, first_step: int = 0) -> torch.optim.AdamW:
+def trained(
+    model: LlamaForCausalLM, num_steps: int, settings: PretrainSettings = TRAINING
+) -> torch.optim.Optimizer:
     """Train some steps and return the optimizer as it is then."""
-    optimizer = make_optimizer(model, TRAINING.learning_rate, 0.01)
-    steps = steps_of(model, optimizer, first_step)
+    optimizer = make_optimizer(model, settings)
+    steps = steps_of(model, optimizer, 0)
     for _ in range(num_steps):
         next(steps)
     return optimizer
@@ -75,16 +79,18 @@ def cut_short(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
 def test_a_resumed_optimizer_goes_on_bit_for_bit(
-    model: LlamaForCausalLM, tiny_model_folder: Path, tmp_path: Path
+    model: LlamaForCausalLM, tiny_model_folder: Path, tmp_path: Path, kind: str
 ) -> None:
     folder = tmp_path / "general-000003"
-    optimizer = trained(model, 3)
+    settings = replace(TRAINING, optimizer=kind)
+    optimizer = trained(model, 3, settings)
     save_checkpoint(folder, model, tiny_model_folder, {}, optimizer)
     straight = steps_of(model, optimizer, 3)
 
     other = load_model(open_checkpoint_folder(folder))
-    restored = make_optimizer(other, 1.0, 0.01)
+    restored = make_optimizer(other, settings)
     restore_optimizer(folder, other, restored)
     for one, two in zip(model.parameters(), other.parameters(), strict=True):
         for key, value in optimizer.state[one].items():

@@ -55,7 +55,7 @@ def train(
     first_step: int = 0,
     batch_of_step: Callable[[int], torch.Tensor] = batch_of_step,
 ) -> Iterator[StepReport]:
-    optimizer = make_optimizer(model, settings.learning_rate, settings.weight_decay)
+    optimizer = make_optimizer(model, settings)
     is_checkpointed = settings.gradient_checkpointing
     network = ALONE.prepare(TrainingNetwork(model, gradient_checkpointing=is_checkpointed))
     return train_steps(network, optimizer, batch_of_step, settings, ALONE, first_step)
@@ -107,7 +107,7 @@ def test_the_gradient_is_that_of_the_plain_mean_over_all_windows(model: LlamaFor
         assert gradient is not None
         found.append(gradient.clone())
 
-    optimizer = make_optimizer(model, 1e-3, 0.0)
+    optimizer = make_optimizer(model, replace(SETTINGS, weight_decay=0.0))
     optimizer.register_step_pre_hook(step_hook)
     settings = replace(SETTINGS, micro_batch_size=3, clip_norm=0.0)
     report = next(train_steps(TrainingNetwork(model), optimizer, batch_of_step, settings, ALONE))
@@ -126,7 +126,7 @@ def test_clipping_limits_what_is_applied_and_not_what_is_reported(
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"]]
         applied.append(float(torch.nn.utils.get_total_norm(gradients)))
 
-    optimizer = make_optimizer(model, 1e-3, 0.0)
+    optimizer = make_optimizer(model, replace(SETTINGS, weight_decay=0.0))
     optimizer.register_step_pre_hook(step_hook)
     network = TrainingNetwork(model)
     report = next(train_steps(network, optimizer, batch_of_step, with_clip(limit), ALONE))

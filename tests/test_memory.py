@@ -11,8 +11,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from stentor.loading import LlamaShape
-from training.memory import num_parameters, peak_memory, predict_memory, reset_peak_memory
+from stentor.loading import LlamaShape, open_checkpoint_folder
+from training.checkpoint import load_model
+from training.memory import (
+    moment_bytes,
+    num_parameters,
+    peak_memory,
+    predict_memory,
+    reset_peak_memory,
+)
+from training.optim import make_optimizer
 from training.settings import PretrainSettings
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -154,3 +162,18 @@ def test_what_the_stage_before_has_freed_is_not_counted_again() -> None:
     """The second and third stage of `practice` were predicted 40 % too high, and warned of it."""
     done = subprocess.run([sys.executable, "-c", FREED], capture_output=True, text=True, check=True)
     assert float(done.stdout) < 100, "of 250 MB that were freed"
+
+
+def test_muon_keeps_one_moment_of_a_matrix_as_a_real_optimizer_does(
+    tiny_model_folder: Path,
+) -> None:
+    checkpoint = open_checkpoint_folder(tiny_model_folder)
+    for kind in ("adamw", "muon"):
+        model = load_model(checkpoint)
+        optimizer = make_optimizer(model, replace(SETTINGS, optimizer=kind))
+        for parameter in model.parameters():
+            parameter.grad = torch.ones_like(parameter)
+        optimizer.step()
+        kept = [value for state in optimizer.state.values() for value in state.values()]
+        sizes = [value.numel() * value.element_size() for value in kept if value.dim()]
+        assert sum(sizes) == moment_bytes(checkpoint.shape, kind), kind

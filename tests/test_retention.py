@@ -11,6 +11,7 @@ from stentor.runs import Run, create_run
 from training.checkpoint import checkpoint_name, load_model, save_checkpoint
 from training.optim import make_optimizer
 from training.retention import newest_sound_checkpoint, prune_checkpoints
+from training.settings import PretrainSettings
 
 
 @pytest.fixture
@@ -25,7 +26,7 @@ def model(tiny_model_folder: Path) -> LlamaForCausalLM:
 
 def save(run: Run, model: LlamaForCausalLM, tokenizer: Path, losses: Mapping[int, object]) -> None:
     """Write a checkpoint of stage `general` for each step, with its validation loss."""
-    optimizer = make_optimizer(model, 1e-3, 0.0)
+    optimizer = make_optimizer(model, PretrainSettings())
     for step, loss in losses.items():
         folder = run.checkpoints_folder / checkpoint_name("general", step)
         save_checkpoint(folder, model, tokenizer, {"validation_loss": loss}, optimizer)

@@ -12,6 +12,7 @@ from stentor.errors import RunError
 from stentor.loading import open_checkpoint_folder
 from training.checkpoint import load_model
 from training.optim import make_optimizer
+from training.settings import PretrainSettings
 from training.trainer_state import (
     OPTIMIZER_FILE,
     RANDOM_FILE,
@@ -23,6 +24,7 @@ from training.trainer_state import (
 )
 
 CPU = torch.device("cpu")
+SETTINGS = PretrainSettings()
 
 
 @pytest.fixture
@@ -30,9 +32,11 @@ def model(tiny_model_folder: Path) -> LlamaForCausalLM:
     return load_model(open_checkpoint_folder(tiny_model_folder))
 
 
-def stepped(model: LlamaForCausalLM) -> torch.optim.AdamW:
+def stepped(
+    model: LlamaForCausalLM, settings: PretrainSettings = SETTINGS
+) -> torch.optim.Optimizer:
     """Return an optimizer that took one step with gradients of ones."""
-    optimizer = make_optimizer(model, 1e-3, 0.0)
+    optimizer = make_optimizer(model, settings)
     for parameter in model.parameters():
         parameter.grad = torch.ones_like(parameter)
     optimizer.step()
@@ -81,7 +85,7 @@ def test_damaged_states_are_a_message(tmp_path: Path, model: LlamaForCausalLM) -
         restore_random_states(tmp_path, CPU)
     (tmp_path / OPTIMIZER_FILE).write_bytes(b"nothing of the kind")
     with pytest.raises(RunError, match=r"optimizer.safetensors is missing or damaged"):
-        restore_optimizer(tmp_path, model, make_optimizer(model, 1e-3, 0.0))
+        restore_optimizer(tmp_path, model, make_optimizer(model, SETTINGS))
 
 
 @pytest.mark.parametrize("change", [{"intermediate_size": 96}, {"num_hidden_layers": 3}])
@@ -91,4 +95,14 @@ def test_moments_of_another_shape_are_refused(
     save_optimizer(tmp_path, model, stepped(model))
     grown = LlamaForCausalLM(LlamaConfig(**{**model.config.to_dict(), **change}))
     with pytest.raises(RunError, match=r"holds moments of model\.layers.*another model"):
-        restore_optimizer(tmp_path, grown, make_optimizer(grown, 1e-3, 0.0))
+        restore_optimizer(tmp_path, grown, make_optimizer(grown, SETTINGS))
+
+
+def test_moments_of_another_optimizer_are_refused(tmp_path: Path, model: LlamaForCausalLM) -> None:
+    muon = PretrainSettings(optimizer="muon")
+    save_optimizer(tmp_path, model, stepped(model, muon))
+    with pytest.raises(RunError, match=r"no moments of adamw for model\.layers.*Set optimizer"):
+        restore_optimizer(tmp_path, model, make_optimizer(model, SETTINGS))
+    save_optimizer(tmp_path, model, stepped(model))
+    with pytest.raises(RunError, match=r"no moments of muon for model\.layers.*Set optimizer"):
+        restore_optimizer(tmp_path, model, make_optimizer(model, muon))

@@ -60,7 +60,7 @@ def test_the_loop_learns_within_the_predicted_memory() -> None:
     predicted = predict_memory(SHAPE, settings, workers.device).total
     model = LlamaForCausalLM(llama_config(SHAPE, 0))
     network = workers.prepare(TrainingNetwork(model, precision="bf16"))
-    optimizer = make_optimizer(model, settings.learning_rate, settings.weight_decay)
+    optimizer = make_optimizer(model, settings)
     windows = random_windows(16, 512, SHAPE.vocab_size)
     reset_peak_memory(workers.device)
     steps = train_steps(network, optimizer, lambda _step: windows, settings, workers)

@@ -51,7 +51,7 @@ def train(
     """Return the bare network, and the steps that train it."""
     network = TrainingNetwork(load_model(open_checkpoint_folder(folder)))
     prepared = workers.prepare(network)
-    optimizer = make_optimizer(prepared, settings.learning_rate, settings.weight_decay)
+    optimizer = make_optimizer(prepared, settings)
     return network, train_steps(prepared, optimizer, batch_of_step, settings, workers)
 
 

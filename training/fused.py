@@ -1,4 +1,4 @@
-"""A Llama layer and its loss as single steps of autograd, for fp32 on a CPU.
+"""A Llama layer and its loss as single steps of autograd, on a CPU.
 
 What a layer keeps for its backward pass is listed in `_Kept`; normalised inputs and the product of
 gate and up are computed again, and with gradient checkpointing everything is. Products are
@@ -15,6 +15,7 @@ from torch.autograd.function import once_differentiable
 from training.kernels import rows as row_kernels
 from training.kernels.attention import attention, attention_backward
 from training.kernels.team import run
+from training.scratch import Scratch
 
 Gradients = tuple[Tensor | None, ...]
 # Rows of logits at a time: 8 MB at 4,096 tokens, 64 MB at 32,768.
@@ -61,23 +62,6 @@ class _Kept(NamedTuple):
     up: Tensor
 
 
-class Scratch:
-    """Buffers that are free again when an operator ends: the system clears new memory slowly."""
-
-    def __init__(self) -> None:
-        self._buffers: dict[str, Tensor] = {}
-
-    def take(self, name: str, *shape: int) -> Tensor:
-        """Return the buffer of this name, with whatever it holds."""
-        size = torch.Size(shape).numel()
-        held = self._buffers.get(name)
-        if held is None or held.numel() < size:
-            # A tensor made in inference mode could not be used in training afterwards.
-            with torch.inference_mode(False):
-                held = self._buffers[name] = torch.empty(size)
-        return held[:size].view(shape)
-
-
 def rms_norm(inputs: Tensor, gain: Tensor, epsilon: float, outputs: Tensor) -> Tensor:
     """Write the normalised rows and return 1 / RMS of each."""
     inverse_rms = torch.empty(len(inputs))
@@ -118,13 +102,15 @@ class FusedLayer(torch.autograd.Function):
     ) -> Tensor:
         """Return the layer's outputs, (batch * length, hidden)."""
         named = LayerWeights(*weights)
-        kept = _forward(inputs, named, angles, sizes, scratch)
         ctx.save_for_backward(inputs, *weights)
         ctx.given = angles, sizes, scratch
+        with scratch.products():
+            kept = _forward(inputs, named, angles, sizes, scratch)
+            product = scratch.take("product", *kept.gate.shape)
+            run(row_kernels.swiglu, kept.gate, kept.up, product.numel(), product)
+            outputs = torch.addmm(kept.middle, product, named.down.t())
         ctx.kept = None if is_checkpointed else kept
-        product = scratch.take("product", *kept.gate.shape)
-        run(row_kernels.swiglu, kept.gate, kept.up, product.numel(), product)
-        return torch.addmm(kept.middle, product, named.down.t())
+        return outputs
 
     @staticmethod
     @once_differentiable
@@ -133,13 +119,14 @@ class FusedLayer(torch.autograd.Function):
         inputs, *weights = ctx.saved_tensors
         angles, sizes, scratch = ctx.given
         named = LayerWeights(*weights)
-        kept = ctx.kept or _forward(inputs, named, angles, sizes, scratch)
-        ctx.kept = None  # free before the layers below need memory; asked again: compute again
         above = above.contiguous()
-        middle, of_mlp = _backward_mlp(above, named, kept, sizes, scratch)
-        outputs, of_attention = _backward_attention(
-            inputs, middle, named, kept, angles, sizes, scratch
-        )
+        with scratch.products():
+            kept = ctx.kept or _forward(inputs, named, angles, sizes, scratch)
+            ctx.kept = None  # free before the layers below need memory; asked again: compute again
+            middle, of_mlp = _backward_mlp(above, named, kept, sizes, scratch)
+            outputs, of_attention = _backward_attention(
+                inputs, middle, named, kept, angles, sizes, scratch
+            )
         return (outputs, None, None, None, None, *of_attention, *of_mlp)
 
 
@@ -264,15 +251,17 @@ class FusedLoss(torch.autograd.Function):
             end = min(start + CHUNK_ROWS, num_rows)
             rows = hidden[start:end]
             logits = scratch.take("logits", end - start, len(matrix))
-            torch.mm(rows, matrix.t(), out=logits)
+            with scratch.products():
+                torch.mm(rows, matrix.t(), out=logits)
             run(
                 row_kernels.cross_entropy,
                 logits, targets[start:end], end - start, len(matrix), num_targets,
                 losses[start:end],
             )  # fmt: skip
             if of_hidden is not None and of_matrix is not None:
-                torch.mm(logits, matrix, out=of_hidden[start:end])
-                of_matrix.addmm_(logits.t(), rows, beta=0 if start == 0 else 1)
+                with scratch.products():
+                    torch.mm(logits, matrix, out=of_hidden[start:end])
+                    of_matrix.addmm_(logits.t(), rows, beta=0 if start == 0 else 1)
         ctx.gradients = of_hidden, of_matrix
         return (losses.double().sum() / num_targets).float()
 

@@ -62,7 +62,7 @@ def predict_memory(
     all gradients.
     """
     precision = resolve_precision(settings.precision, device)
-    is_fused = _is_fused(shape, settings, device)
+    is_fused = _is_fused(shape, device)
     rows = _fused_rows(shape) if is_fused else _plain_rows(shape, precision)
     weights = FP32 * num_parameters(shape)
     embedding = FP32 * shape.vocab_size * shape.hidden_size
@@ -72,12 +72,13 @@ def predict_memory(
     held = 0 if own_windows > settings.micro_batch_size else weights - embedding
     at_start = num_tokens * (kept + (rows.kept if settings.gradient_checkpointing else 0)) - held
     at_end = num_tokens * rows.kept + embedding
-    narrow = BF16 * (weights // FP32) if precision == "bf16" else 0
+    is_copied = precision == "bf16" and not is_fused
+    narrow = BF16 * (weights // FP32) if is_copied else 0
     return MemoryPrediction(
         # DDP holds gradients once more, in the buckets that it sends.
         weights=weights + narrow,
         gradients=weights * (2 if num_workers > 1 else 1),
-        optimizer=2 * weights,
+        optimizer=moment_bytes(shape, settings.optimizer),
         activations=max(at_start, at_end, 0) + num_tokens * rows.passing,
         logits=_logits(shape, device, precision, num_tokens, is_fused),
         process=_present(device),
@@ -94,11 +95,19 @@ def num_parameters(shape: LlamaShape) -> int:
     return layers + embeddings + shape.hidden_size
 
 
-def _is_fused(shape: LlamaShape, settings: PretrainSettings, device: torch.device) -> bool:
+def moment_bytes(shape: LlamaShape, optimizer: str) -> int:
+    """Return the bytes that an optimizer keeps: two moments a weight; Muon of a matrix one."""
+    num_weights = num_parameters(shape)
+    if optimizer == "adamw":
+        return 2 * FP32 * num_weights
+    num_tables = 1 if shape.is_tied else 2
+    gains = (2 * shape.num_layers + 1) * shape.hidden_size
+    return FP32 * (num_weights + num_tables * shape.vocab_size * shape.hidden_size + gains)
+
+
+def _is_fused(shape: LlamaShape, device: torch.device) -> bool:
     """Tell what TrainingNetwork.uses_kernels will say."""
-    precision = resolve_precision(settings.precision, device)
-    is_fp32_cpu = device.type == "cpu" and precision == "fp32"
-    return is_fp32_cpu and shape.head_dim % LANES == 0 and team.is_available()
+    return device.type == "cpu" and shape.head_dim % LANES == 0 and team.is_available()
 
 
 def _fused_rows(shape: LlamaShape) -> _Rows:

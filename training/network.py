@@ -1,7 +1,7 @@
 """The loss of a stock Llama, computed for training. Knows no files, steps or optimizers.
 
-Two ways with the same result: fused kernels for fp32 on a CPU (training/fused.py), and PyTorch's
-own operators everywhere else (training/plain.py), which `torch.compile` can fuse.
+Two ways with the same result: fused kernels on a CPU (training/fused.py), and PyTorch's own
+operators everywhere else (training/plain.py), which `torch.compile` can fuse.
 """
 
 from typing import Any
@@ -14,9 +14,10 @@ from transformers import LlamaForCausalLM
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
 from stentor.engine.cpu.tile import LANES
-from training.fused import FusedLayer, FusedLoss, FusedNorm, LayerSizes, LayerWeights, Scratch
+from training.fused import FusedLayer, FusedLoss, FusedNorm, LayerSizes, LayerWeights
 from training.kernels import team
 from training.plain import PlainLoss, chunk_loss, plain_layer, plain_norm
+from training.scratch import Scratch
 
 # Rows of logits at a time: 256 MB in fp32 at 32,768 tokens on a GPU, a quarter of it on a CPU.
 CHUNK_ROWS = {"cuda": 2048, "cpu": 512}
@@ -45,7 +46,7 @@ class TrainingNetwork(nn.Module):
         self.model = model
         self.precision = precision
         self.gradient_checkpointing = gradient_checkpointing
-        self._scratch = Scratch()
+        self._scratch = Scratch(has_bf16_products=precision == "bf16")
         self._layer, self._chunk_loss = plain_layer, chunk_loss
 
     def forward(self, windows: Tensor) -> Tensor:
@@ -67,7 +68,6 @@ class TrainingNetwork(nn.Module):
         config = self.model.config
         return (
             device.type == "cpu"
-            and self.precision == "fp32"
             and config.hidden_act == "silu"
             and not (config.attention_bias or config.mlp_bias)
             and self.model.model.layers[0].self_attn.head_dim % LANES == 0

@@ -13,6 +13,8 @@ from stentor.knobs import knob
 WINDOW_TOKENS = 512
 MAX_NAMES = 4  # of files, in the description of a source
 SOURCE_KINDS = ("generated", "files", "hub", "replay")
+# By the name of the option, for people.
+OPTIMIZER_NAMES = {"adamw": "AdamW", "muon": "Muon and AdamW"}
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,7 @@ class ExpandSettings:
 
 @dataclass(frozen=True)
 class PretrainSettings:
-    """One pre-training stage with AdamW. A mixture takes windows of each source by its weight."""
+    """One pre-training stage. A mixture takes windows of each source by its weight."""
 
     sources: tuple[Source, ...] = (Source(),)
     budget: str = knob("steps", choices=("steps", "tokens"), help="Which of the two limits counts")
@@ -117,6 +119,11 @@ class PretrainSettings:
     batch_size: int = knob(4, low=1, high=4096, step=1, help="Windows of 512 tokens per step")
     micro_batch_size: int = knob(
         4, low=1, high=4096, step=1, help="Windows per forward pass of one process"
+    )
+    optimizer: str = knob(
+        "adamw",
+        choices=tuple(OPTIMIZER_NAMES),
+        help="AdamW, or Muon for the matrices of the layers and AdamW for the rest",
     )
     learning_rate: float = knob(2e-4, low=1e-8, high=1.0, step=1e-5, help="Peak learning rate")
     warmup_fraction: float = knob(0.05, low=0.0, high=1.0, step=0.01, help="Share of warm-up steps")

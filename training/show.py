@@ -5,6 +5,7 @@ from dataclasses import replace
 from training.alarm_settings import AlarmSettings
 from training.recipe import Recipe, Stage
 from training.settings import (
+    OPTIMIZER_NAMES,
     CreateSettings,
     ExpandSettings,
     PretrainSettings,
@@ -77,7 +78,8 @@ def _describe_pretraining(settings: PretrainSettings) -> list[str]:
         f"no text more than {settings.max_epochs:g} times",
         f"  {settings.micro_batch_size} windows at a time, {checkpointing} gradient checkpointing, "
         f"precision {settings.precision}{compiled}",
-        f"  AdamW{moments}: learning rate {settings.describe_schedule()}, weight decay "
+        f"  {OPTIMIZER_NAMES[settings.optimizer]}{moments}: learning rate "
+        f"{settings.describe_schedule()}, weight decay "
         f"{settings.weight_decay:g}, clip {settings.clip_norm:g}",
         f"  {settings.validation_windows} held-out windows, validated every "
         f"{settings.validate_every:,} steps; a checkpoint every {settings.checkpoint_every:,}, "

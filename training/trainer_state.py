@@ -1,4 +1,4 @@
-"""What training needs to go on beside weights: AdamW's moments and every random state.
+"""What training needs to go on beside weights: the optimizer's moments and every random state.
 
 Nothing of a stage's steps draws from a global random generator today; their states are kept all the
 same, so that a resumed run stays exact on the day that something does. safetensors and JSON only.
@@ -15,11 +15,13 @@ from safetensors.torch import load_file, save_file
 from transformers import LlamaForCausalLM
 
 from stentor.errors import RunError
+from training.muon import muon_matrices
 
 OPTIMIZER_FILE = "optimizer.safetensors"
 RANDOM_FILE = "random.safetensors"
-# What AdamW keeps of each parameter: its step number, and the means of gradient and square.
-MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+# What is kept of a parameter: by AdamW its step number and the means of gradient and square, by
+# Muon of a matrix the mean of the gradient.
+MOMENTS = {"adamw": ("step", "exp_avg", "exp_avg_sq"), "muon": ("momentum_buffer",)}
 
 
 def save_optimizer(folder: Path, model: LlamaForCausalLM, optimizer: torch.optim.Optimizer) -> None:
@@ -38,16 +40,24 @@ def restore_optimizer(
     """Fill the optimizer with the moments stored in a checkpoint.
 
     Raises:
-        RunError: the file is missing or damaged, or is of a model of another shape.
+        RunError: the file is missing or damaged, or is of a model of another shape or of another
+            optimizer.
     """
     path = folder / OPTIMIZER_FILE
     try:
         tensors = load_file(path)
     except (SafetensorError, OSError) as error:
         raise RunError(f"{path} is missing or damaged ({error!r}).") from error
+    of_muon = muon_matrices(optimizer)
     for name, parameter in model.named_parameters():
-        moments = {key: tensors.get(f"{name}.{key}") for key in MOMENTS}
-        mean = moments["exp_avg"]
+        kind = "muon" if id(parameter) in of_muon else "adamw"
+        moments = {key: tensors.get(f"{name}.{key}") for key in MOMENTS[kind]}
+        mean = moments[MOMENTS[kind][-1]]
+        if mean is None and any(other.startswith(f"{name}.") for other in tensors):
+            raise RunError(
+                f"{path} holds no moments of {kind} for {name}: it was written by another "
+                "optimizer. Set optimizer to that one, or carry_optimizer to false."
+            )
         if mean is None or mean.shape != parameter.shape:
             raise RunError(
                 f"{path} holds moments of {name} of shape {_shape(mean)} and the model has "

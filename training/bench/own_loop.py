@@ -31,7 +31,7 @@ def measure(job: TrainJob) -> TrainAnswer:
     # Before anything is loaded, as in a stage.
     predicted_bytes = predict_memory(checkpoint.shape, settings, workers.device).total
     network = workers.prepare(_network(checkpoint, job, workers.device))
-    optimizer = make_optimizer(network, settings.learning_rate, settings.weight_decay)
+    optimizer = make_optimizer(network, settings)
     windows = torch.from_numpy(np.load(job.windows_file))
     clock = StepClock(job.device, job.warmup_steps, job.num_steps)
     first_loss = math.nan

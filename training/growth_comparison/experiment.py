@@ -58,6 +58,8 @@ class Experiment:
             batch_size=self.plan.batch_size,
             micro_batch_size=min(4, self.plan.batch_size),
             learning_rate=learning_rate,
+            optimizer=self.plan.optimizer,
+            precision=self.plan.precision,
             warmup_fraction=0.1,
             final_fraction=0.1,
             validation_windows=self.plan.validation_windows,
@@ -199,7 +201,7 @@ def _train(
     batch_of_step: Callable[[int], torch.Tensor],
 ) -> Iterator[StepReport]:
     """Train with a fresh optimizer, as every run does."""
-    optimizer = make_optimizer(model, settings.learning_rate, settings.weight_decay)
+    optimizer = make_optimizer(model, settings)
     return train_steps(network, optimizer, batch_of_step, settings, workers)
 
 

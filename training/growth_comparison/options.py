@@ -111,6 +111,8 @@ class ComparisonOptions:
     learning_rate: float = _as_in(
         PretrainSettings, "learning_rate", 1e-3, "; a clone takes its own share of it"
     )
+    optimizer: str = _as_in(PretrainSettings, "optimizer", "adamw")
+    precision: str = _as_in(PretrainSettings, "precision", "auto")
     validation_windows: int = _as_in(PretrainSettings, "validation_windows", 16)
     max_epochs: float = _as_in(PretrainSettings, "max_epochs", 4.0, " by one run")
     hidden_size: int | None = _as_in(ExpandSettings, "hidden_size", None, "; nothing: doubled")

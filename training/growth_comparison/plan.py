@@ -68,6 +68,8 @@ class Plan:
     steps: int
     batch_size: int
     learning_rate: float
+    optimizer: str
+    precision: str
     validation_windows: int
     max_epochs: float
     target: Target
@@ -122,6 +124,8 @@ def make_plan(
         steps=options.steps or 0,
         batch_size=options.batch_size,
         learning_rate=options.learning_rate,
+        optimizer=options.optimizer,
+        precision=options.precision,
         validation_windows=options.validation_windows,
         max_epochs=options.max_epochs,
         target=target,

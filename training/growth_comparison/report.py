@@ -22,6 +22,7 @@ from training.growth_comparison.verdicts import (
     make_arms,
     make_verdicts,
 )
+from training.settings import OPTIMIZER_NAMES
 
 SUMMARY_FILE = "summary.json"
 HEADINGS = (
@@ -174,7 +175,8 @@ def conditions_lines(report: Report) -> list[str]:
         f"grown to width {target.hidden_size}, {target.num_layers} layers; each run "
         f"{plan.tokens_per_run:,} tokens in {plan.steps} steps of {conditions.text}.",
         f"Held-out loss of the small model before: {conditions.source_loss:.4f}. Peak learning "
-        f"rate {plan.learning_rate:g} (a clone takes its own share of it), AdamW, cosine.",
+        f"rate {plan.learning_rate:g} (a clone takes its own share of it), "
+        f"{OPTIMIZER_NAMES[plan.optimizer]}, cosine, precision {plan.precision}.",
         f"Measured on {conditions.machine['processor']}, {conditions.machine['cores']} cores, "
         f"{conditions.device}; torch {conditions.versions['torch']}.",
     ]

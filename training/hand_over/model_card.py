@@ -12,7 +12,7 @@ from stentor.loading import Checkpoint
 from stentor.models import MODELS
 from training.hand_over.story import RunStory, StageStory
 from training.recipe import sources_of
-from training.settings import PretrainSettings, Source
+from training.settings import OPTIMIZER_NAMES, PretrainSettings, Source
 
 # Tokens per parameter at which a model of a given compute is best (arXiv 2203.15556).
 TOKENS_PER_PARAMETER = 20
@@ -114,8 +114,9 @@ def _how(story: StageStory) -> str:
     if isinstance(settings, PretrainSettings):
         return (
             f"{story.steps:,} of {settings.total_steps():,} steps of {settings.batch_size} x 512 "
-            f"tokens; AdamW, learning rate {settings.describe_schedule()}, weight decay "
-            f"{settings.weight_decay:g}, clip {settings.clip_norm:g}; "
+            f"tokens; {OPTIMIZER_NAMES[settings.optimizer]}, learning rate "
+            f"{settings.describe_schedule()}, weight decay {settings.weight_decay:g}, "
+            f"clip {settings.clip_norm:g}; "
             f"{story.facts.get('precision', settings.precision)}"
         )
     shape = f"to width {settings.hidden_size}, {settings.num_layers} layers"

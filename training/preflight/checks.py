@@ -147,8 +147,13 @@ def _look_at_texts(
 
 
 def _sizes(recipe: Recipe, planned: PlannedStage) -> CheckpointSizes:
+    settings = planned.stage.settings
+    # Stages that train nothing keep no moments, of whichever optimizer.
+    optimizer = settings.optimizer if isinstance(settings, PretrainSettings) else "adamw"
     keeps = planning_context(recipe).gives_its_moments_on(planned.stage)
-    return predict_checkpoint(planned.shape, planned.tokenizer_bytes, keeps_moments=keeps)
+    return predict_checkpoint(
+        planned.shape, planned.tokenizer_bytes, optimizer, keeps_moments=keeps
+    )
 
 
 def _figures(

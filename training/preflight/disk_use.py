@@ -1,6 +1,6 @@
 """The disk that a run takes: predicted from shapes and settings, or from sizes that were measured.
 
-A checkpoint to go on from holds the weights and both moments of AdamW in fp32, a stage's last one
+A checkpoint to go on from holds the weights and the optimizer's moments in fp32, a stage's last one
 the weights alone, unless the next stage goes on with the moments. Knows no disk.
 """
 
@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stentor.loading import LlamaShape, tensor_shapes_of
-from training.memory import FP32, num_parameters
+from training.memory import FP32, moment_bytes, num_parameters
 from training.settings import PretrainSettings
 
 # A line of safetensors' header: a name, a type, a shape and two offsets. Measured.
 HEADER_BYTES = 120
-MOMENT_TENSORS = 3  # of each parameter: two moments and the step's number
+MOMENT_TENSORS = 3  # of each parameter, at most: two moments and the step's number
 RANDOM_BYTES = 16_000  # states of the random generators. Measured
 JSON_BYTES = 8_000  # config, generation config and trainer.json. Measured
 # A step's event, its line in the log, and their share of rarer ones. Measured.
@@ -37,13 +37,14 @@ class StageDisk:
 
 
 def predict_checkpoint(
-    shape: LlamaShape, tokenizer_bytes: int, *, keeps_moments: bool
+    shape: LlamaShape, tokenizer_bytes: int, optimizer: str, *, keeps_moments: bool
 ) -> CheckpointSizes:
     """Return the sizes; `keeps_moments`: the next stage goes on with them."""
     num_tensors = len(tensor_shapes_of(shape))
     weights = FP32 * num_parameters(shape)
     plain = weights + HEADER_BYTES * num_tensors + tokenizer_bytes + JSON_BYTES
-    moments = 2 * weights + HEADER_BYTES * MOMENT_TENSORS * num_tensors + RANDOM_BYTES
+    headers = HEADER_BYTES * MOMENT_TENSORS * num_tensors
+    moments = moment_bytes(shape, optimizer) + headers + RANDOM_BYTES
     return CheckpointSizes(plain + moments, plain + moments if keeps_moments else plain)
 
 

@@ -2,9 +2,10 @@
 
 Published peak rates of AdamW fall with the width about as 0.5 / width: 6e-4 at 768, 3e-4 at 1,024
 and 2e-4 at 2,048 (GPT-3, arXiv 2005.14165, table 2.1); 1e-3 at 512 and 6e-4 at 768 (Pythia, arXiv
-2304.01373). Cloning repeats every input of a matrix, so that one step of Adam moves each sum by
-that factor more; the rate has to be divided by it (as muP does for a wider layer, arXiv
-2203.03466).
+2304.01373). Steps of Muon are scaled to the size of AdamW's, and so are its rates.
+
+Cloning repeats every input of a matrix, so that one step of Adam moves each sum by that factor
+more; the rate has to be divided by it (as muP does for a wider layer, arXiv 2203.03466).
 """
 
 from collections.abc import Iterator

@@ -1,5 +1,6 @@
 """Stage `create`: train a byte-level BPE tokenizer on the stage's text, and random weights."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -12,6 +13,7 @@ from training.settings import WINDOW_TOKENS, CreateSettings
 from training.sources import read_documents
 from training.stages.context import StageContext
 from training.stages.samples import record_samples
+from training.tokenise import is_held_out
 from training.tokenizer import END_TOKEN_ID, train_tokenizer
 
 
@@ -21,7 +23,7 @@ def create(stage: Stage, context: StageContext, _previous: Path | None) -> Path 
     assert isinstance(settings, CreateSettings)
     context.started(stage)
     folder = context.run.folder / "tokenizer"
-    documents = read_documents(settings.sources, context.recipe.seed)
+    documents = _trained_on(read_documents(settings.sources, context.recipe.seed))
     tokenizer = train_tokenizer(documents, settings.vocab_size, settings.max_characters, folder)
     context.recorder.say(f"Tokenizer: {tokenizer.get_vocab_size():,} tokens")
     torch.manual_seed(context.recipe.seed)  # the only draw from torch's global generator in a run
@@ -29,6 +31,18 @@ def create(stage: Stage, context: StageContext, _previous: Path | None) -> Path 
     final = context.finish(stage, model, folder, {"parameters": model.num_parameters()})
     record_samples(context, stage, 0, model, tokenizer, (END_TOKEN_ID,), checkpoint=final.name)
     return final
+
+
+def _trained_on(documents: Iterator[str]) -> Iterator[str]:
+    """Yield the documents that are not held out for validation; where all are, all of them."""
+    held_out: list[str] | None = []
+    for document in documents:
+        if not is_held_out(document):
+            held_out = None
+            yield document
+        elif held_out is not None:
+            held_out.append(document)
+    yield from held_out or ()
 
 
 def new_shape(settings: CreateSettings) -> LlamaShape:

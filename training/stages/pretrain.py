@@ -151,7 +151,7 @@ def _ready(
     settings = start.settings
     model = load_model(start.parent)
     nn.Module.to(model, context.device)
-    optimizer = make_optimizer(model, settings.learning_rate, settings.weight_decay)
+    optimizer = make_optimizer(model, settings)
     _restore(start, context, model, optimizer)
     network = TrainingNetwork(
         model, precision=precision, gradient_checkpointing=settings.gradient_checkpointing
