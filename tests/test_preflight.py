@@ -19,6 +19,7 @@ from training.preflight import checks, room, text
 from training.preflight.checks import preflight
 from training.preflight.report import Problem, Report
 from training.preflight.stages import planning_context
+from training.preflight.text import unreadable
 from training.recipe import Recipe, Stage, with_settings
 from training.settings import CreateSettings, PretrainSettings, Source
 from training.shards import open_source
@@ -124,6 +125,17 @@ def test_too_little_text_is_found_by_the_rule_of_the_run(recipe: Recipe, tmp_pat
     assert problem.level == "error" and "would be read" in problem.message
     assert "raise max_epochs" in problem.message
     assert problems(with_files(recipe, letters, max_epochs=50.0), "data") == []
+
+
+def test_a_pair_that_nothing_could_be_measured_on_is_found(recipe: Recipe, tmp_path: Path) -> None:
+    (tmp_path / "few.txt").write_text("A few words.\n", encoding="utf-8")
+    stages = recipe.stages
+    base = replace(stages[1], name="base")
+    paired = replace(recipe, stages=(base, *stages), pair=("base", "story"))
+    (without_files,) = unreadable(paired)
+    assert "reads none" in without_files.message
+    (too_few,) = unreadable(with_files(paired, tmp_path / "few.txt"))
+    assert "0 bytes are held out" in too_few.message
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,10 @@ from training.recipe import (
     recipe_to_json,
     sources_of,
     with_budget,
+    with_corpora,
     with_options,
     with_settings,
+    with_stages,
     with_text,
 )
 from training.settings import CreateSettings, ExpandSettings, PretrainSettings, Source
@@ -175,6 +177,8 @@ def test_moments_are_carried_from_the_training_stage_right_before() -> None:
     assert with_settings(TINY, "story", carry_optimizer=True)
     with pytest.raises(OptionError, match="Stage general: carry optimizer needs a training stage"):
         with_settings(TINY, "general", carry_optimizer=True)
+    with pytest.raises(OptionError, match="trains with adamw, whose moments muon cannot go on"):
+        with_settings(TINY, "story", carry_optimizer=True, optimizer="muon")
 
 
 def test_text_for_a_stage_that_reads_none_is_refused() -> None:
@@ -197,9 +201,99 @@ def test_text_that_is_not_there_is_named_for_every_stage(tmp_path: Path) -> None
         check_text(own_text)
     assert str(caught.value) == (
         "Stage general reads your own text and has none. Stage story: /nope/typo.txt does not "
-        "exist. Stage story: /nope/too.txt does not exist. Give text with --text STAGE=FILE, or "
-        "upload it in the Training tab."
+        "exist. Stage story: /nope/too.txt does not exist. Give text with --text STAGE=FILE or "
+        "--corpora DIR, or upload it in the Training tab."
     )
+
+
+def waiting(*names: str) -> Recipe:
+    """Return TINY with a general stage that reads files of these names, which it has not yet."""
+    sources = tuple(Source(kind="files", name=name) for name in names)
+    return with_settings(TINY, "general", sources=sources)
+
+
+def test_corpora_go_to_the_sources_whose_names_their_own_holds() -> None:
+    there = Source(kind="files", name="facts", paths=("mine.txt",))
+    recipe = waiting("general", "My Facts")
+    recipe = with_settings(recipe, "story", sources=(Source("files", "general"), there))
+    names = ("stage1_General.parquet", "generals.txt", "my-facts2", "facts.txt", "SOURCES.md")
+    found = own_sources(with_corpora(recipe, "/corpora", names))
+    assert [[(s.name, s.paths) for s in sources] for sources in found] == [
+        [("general", ("/corpora/stage1_General.parquet",)), ("My Facts", ("/corpora/my-facts2",))],
+        [("general", ("/corpora/stage1_General.parquet",)), ("facts", ("mine.txt",))],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ((), "--corpora /corpora: no entry fits the source 'general'. Have one file or folder with "
+         "the word 'general' in its name, such as stage1_general.parquet; there is: nothing."),
+        (("generalities.txt",), "no entry fits the source 'general'"),
+        (("general.txt", "general"), "2 entries fit the source 'general'"),
+        (("general.txt", "general"), "there is: general, general.txt."),
+    ],
+)  # fmt: skip
+def test_corpora_that_do_not_fit_are_refused(names: tuple[str, ...], message: str) -> None:
+    with pytest.raises(DataError) as caught:
+        with_corpora(waiting("general"), "/corpora", names)
+    assert message in str(caught.value)
+
+
+def test_corpora_that_nothing_would_read_are_refused() -> None:
+    with pytest.raises(DataError, match="no stage of recipe tiny waits for text of your own"):
+        with_corpora(TINY, "/corpora", ("general.txt",))
+
+
+def test_files_keep_the_names_of_the_sources_they_take_the_place_of() -> None:
+    """Else a text given by hand would be told of under another name than the same by corpora."""
+    both = waiting("general", "facts")
+    for paths, weights, names in (
+        (("a.txt", "b.txt"), (3, 1), ["general", "facts"]),
+        (("a.txt", "b.txt"), (), ["general"]),
+        (("a.txt", "b.txt", "c.txt"), (1, 1, 1), ["general"] * 3),
+    ):
+        sources = own_sources(with_text(both, paths, "general", weights))[0]
+        assert [source.name for source in sources] == names
+    sources = own_sources(with_text(waiting("facts"), ("a.txt", "b.txt"), "general"))[0]
+    assert [(source.name, source.paths) for source in sources] == [("facts", ("a.txt", "b.txt"))]
+
+
+BASE = Stage("base", "pretrain", "Base", TRAINING)
+WITH_BASE = replace(TINY, stages=(BASE, *TINY.stages))
+
+
+def test_a_pair_names_training_stages_around_a_growth() -> None:
+    whole = check_recipe(replace(WITH_BASE, pair=("base", "story")))
+    assert recipe_from_json(json.loads(json.dumps(recipe_to_json(whole)))) == whole
+    assert recipe_from_json(recipe_to_json(WITH_BASE)).pair == ()
+
+
+@pytest.mark.parametrize(
+    ("pair", "message"),
+    [
+        (("base",), "A pair is two training stages, one before and one after growing, or nothing; "
+         "got 1: base."),
+        (("base", "general", "story"), "got 3: base, general, story."),
+        (("base", "last"), "The pair names 'last', which is no training stage of the run; there "
+         "is: base, general, story."),
+        (("expand", "story"), "The pair names 'expand', which is no training stage"),
+        (("general", "story"), "The pair general, story needs a stage that grows the model"),
+        (("story", "base"), "The pair story, base needs a stage that grows the model"),
+        (("base", "base"), "The pair base, base needs a stage that grows the model"),
+        ("base", "Pair must be a list of text; got 'base'."),
+    ],
+)  # fmt: skip
+def test_a_pair_that_is_none_is_refused(pair: object, message: str) -> None:
+    values = {**json.loads(json.dumps(recipe_to_json(WITH_BASE))), "pair": pair}
+    assert message in refusal(values)
+
+
+def test_a_stage_of_the_pair_cannot_be_skipped() -> None:
+    whole = replace(WITH_BASE, pair=("base", "story"))
+    with pytest.raises(OptionError, match="The pair names 'story', which is no training stage"):
+        with_stages(whole, {}, skip=("story",))
+    assert with_stages(whole, {}, skip=("general",))
 
 
 def test_changes_are_checked_again() -> None:

@@ -9,8 +9,16 @@ import pytest
 from stentor.errors import DataError, OptionError
 from training.__main__ import make_parser
 from training.recipe import Recipe, recipe_to_json, without_skipped
-from training.recipe_flags import MAX_RECIPE_BYTES, add_recipe_flags, chosen_recipe, open_recipe
+from training.recipe_flags import (
+    MAX_RECIPE_BYTES,
+    TEXT_ENDINGS,
+    add_recipe_flags,
+    chosen_recipe,
+    open_recipe,
+    refuse_changes,
+)
 from training.settings import PretrainSettings
+from training.sources import FILE_READERS
 
 
 def chosen(*words: str) -> Recipe:
@@ -69,6 +77,31 @@ def test_a_recipe_comes_from_a_file(tmp_path: Path) -> None:
     file.write_text("[]", encoding="utf-8")
     with pytest.raises(OptionError, match="list of stages"):
         open_recipe(str(file))
+
+
+def test_corpora_are_the_texts_of_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert set(TEXT_ENDINGS) == set(FILE_READERS)
+    (tmp_path / "narrative").mkdir()
+    for name in ("narrative.md", ".narrative.txt"):
+        (tmp_path / name).write_text("No text of a recipe.")
+    parser = argparse.ArgumentParser()
+    parser.add_argument("name")
+    add_recipe_flags(parser)
+    monkeypatch.chdir(tmp_path.parent)
+    parsed = parser.parse_args(["card", "--corpora", tmp_path.name])
+    assert stage(chosen_recipe(parsed), "narrative").sources[0].paths == (
+        str(tmp_path / "narrative"),
+    )
+    (tmp_path / "Narrative.JSONL").touch()
+    with pytest.raises(DataError, match=f"{tmp_path}: 2 entries fit the source 'narrative'"):
+        chosen_recipe(parsed)
+    with pytest.raises(DataError, match="waits for text of your own"):
+        chosen("--corpora", str(tmp_path))
+    with pytest.raises(DataError, match="absent cannot be read: No such file"):
+        chosen("--corpora", str(tmp_path / "absent"))
+    with pytest.raises(OptionError, match="is a run; its recipe cannot be changed"):
+        refuse_changes(parsed)
+    refuse_changes(parser.parse_args(["a-run"]))
 
 
 @pytest.mark.parametrize(

@@ -102,7 +102,7 @@ def test_the_improved_recipe_replays_what_came_before() -> None:
         ("hub", fineweb, 32.5),
         ("hub", sciphi, 32.5),
         ("hub", fineweb, 25.0),
-        ("files", "general", 10.0),
+        ("files", "narrative", 10.0),
     ]
     # Own stories take the place of the collection, and the share read again stays.
     own = sources_of(with_text(plus, ("a.txt", "b.txt"), "narrative"), narrative)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from stage_texts import held_out_text, trained_texts, written
 
 from stentor.loading import open_checkpoint_folder
 from training.__main__ import main
@@ -49,6 +50,30 @@ def test_validate_measures_a_model_on_text(
     facts.write_text('{"text": "short"}')
     assert main(["validate", str(tiny_model_folder), str(facts)]) == 2
     assert "shorter than a window of 512 tokens" in capsys.readouterr().err
+
+
+def test_validate_measures_what_no_stage_trains_on(
+    tiny_model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mixed, apart = tmp_path / "mixed.jsonl", tmp_path / "apart.jsonl"
+    held_out = held_out_text(600)
+    written(mixed, [*trained_texts(40), held_out])
+    written(apart, [held_out])
+    values = []
+    for file, flags in ((mixed, ["--held-out"]), (apart, []), (mixed, [])):
+        assert main(["validate", str(tiny_model_folder), str(file), "--json", *flags]) == 0
+        values.append(json.loads(capsys.readouterr().out))
+    assert [item["only_held_out"] for item in values] == [True, False, False]
+    assert [item["num_documents"] for item in values[:2]] == [1, 1] < [values[2]["num_documents"]]
+    for name in ("loss", "bits_per_byte", "num_windows", "num_bytes"):
+        assert values[0][name] == values[1][name] != values[2][name]
+    assert main(["validate", str(tiny_model_folder), str(mixed), "--held-out"]) == 0
+    assert "bytes of 1 held-out documents)" in capsys.readouterr().out
+    written(mixed, trained_texts(40))
+    assert main(["validate", str(tiny_model_folder), str(mixed), "--held-out"]) == 2
+    message = capsys.readouterr().err
+    assert "documents of mixed.jsonl that are held out: The text is shorter than a win" in message
+    assert "About one document in 32 is never trained on" in message
 
 
 def test_expand_prints_what_it_did_and_warns_beside_it(

@@ -48,6 +48,19 @@ def test_a_preset_is_its_own_draft(name: str) -> None:
     json.dumps(answer)
 
 
+def test_a_recipe_that_packs_a_pair_goes_through_the_planner_unharmed() -> None:
+    recipe = find_recipe("demo-pair")
+    training = [stage.name for stage in recipe.stages if stage.kind == "pretrain"]
+    recipe = replace(recipe, pair=(training[0], training[-1]))
+    values = json.loads(json.dumps(draft_of(recipe)))
+    assert whole_recipe(values) == recipe
+    assert whole_recipe(load_text(json.dumps(values))) == recipe
+    shown = check_plan(values, OWNER)
+    assert "pair" not in {item["place"] for item in shown["problems"]}
+    values["stages"][1]["skip"] = True
+    assert "is no training stage of the run" in problems(values)["pair"]
+
+
 def test_every_problem_is_at_its_field_at_once() -> None:
     values = draft()
     values["seed"] = 1.5

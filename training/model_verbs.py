@@ -40,6 +40,11 @@ def add_model_verbs(verbs: Verbs, json_flag: argparse.ArgumentParser) -> None:
         default=64,
         help="most windows of 512 tokens to measure on (default 64)",
     )
+    verb.add_argument(
+        "--held-out",
+        action="store_true",
+        help="measure only on the documents that no stage trains on, about one in 32",
+    )
     verb.set_defaults(verb=_single("validate_model"))
 
 

@@ -5,7 +5,8 @@ settings class, listed in SETTINGS; the code that runs it is in training/stages/
 is in recipe_problems.py. Standard library only.
 """
 
-from collections.abc import Collection, Mapping
+import re
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -76,20 +77,17 @@ def check_text(recipe: Recipe) -> None:
         DataError: a stage that reads files has none, or a path does not exist; names every one.
     """
     problems = []
-    for stage in recipe.stages:
-        if isinstance(stage.settings, ExpandSettings):
+    for stage, source in _sources(recipe):
+        if source.kind != "files":
             continue
-        for source in stage.settings.sources:
-            if source.kind != "files":
-                continue
-            lost = [path for path in source.paths if not Path(path).exists()]
-            problems += [f"Stage {stage.name}: {path} does not exist." for path in lost]
-            if not source.paths:
-                problems.append(f"Stage {stage.name} reads your own text and has none.")
+        lost = [path for path in source.paths if not Path(path).exists()]
+        problems += [f"Stage {stage.name}: {path} does not exist." for path in lost]
+        if not source.paths:
+            problems.append(f"Stage {stage.name} reads your own text and has none.")
     if problems:
         raise DataError(
-            f"{' '.join(problems)} Give text with --text STAGE=FILE, or upload it in the "
-            "Training tab."
+            f"{' '.join(problems)} Give text with --text STAGE=FILE or --corpora DIR, or upload it "
+            "in the Training tab."
         )
 
 
@@ -124,7 +122,8 @@ def with_text(
     """Return the recipe reading these files in one stage, or in every stage that reads text.
 
     The files take the place of the stage's own text: one mixture by `weights`, or without them
-    one source that reads them in turn. What is read again of earlier stages keeps its share.
+    one source that reads them in turn. What is read again of earlier stages keeps its share. Where
+    files take the place of as many sources of files, each keeps the name of its source.
     """
     readers = {s.name: s for s in recipe.stages if not isinstance(s.settings, ExpandSettings)}
     if stage_name is not None:
@@ -134,16 +133,77 @@ def with_text(
         if isinstance(stage.settings, ExpandSettings) or stage_name not in (None, stage.name):
             return stage
         replays = tuple(s for s in stage.settings.sources if s.kind == "replay")
-        own = sum(s.weight for s in stage.settings.sources if s.kind != "replay") or 1.0
+        before = [s for s in stage.settings.sources if s.kind != "replay"]
+        own = sum(s.weight for s in before) or 1.0
         groups = [(path,) for path in paths] if weights else [paths]
         given = weights or (1.0,)
+        names = [s.name for s in before if s.kind == "files"]
+        if len(names) != len(groups):
+            names = [Source().name] * len(groups)
         files = tuple(
-            Source(kind="files", paths=group, weight=own * weight / sum(given))
-            for group, weight in zip(groups, given, strict=True)
+            Source(kind="files", name=name, paths=group, weight=own * weight / sum(given))
+            for name, group, weight in zip(names, groups, given, strict=True)
         )
         return replace(stage, settings=replace(stage.settings, sources=(*files, *replays)))
 
     return replace(recipe, stages=tuple(changed(stage) for stage in recipe.stages))
+
+
+def with_corpora(recipe: Recipe, folder: str, entries: Collection[str]) -> Recipe:
+    """Return the recipe with a text for every source of files that has none yet.
+
+    `entries`: the names of the texts in `folder`, files and folders. A source called N takes the
+    one whose stem holds N as a word: `stage1_general.parquet` for `general`.
+
+    Raises:
+        DataError: no text or several texts fit a source, or no source waits for one.
+    """
+    waiting = {source.name for _, source in _sources(recipe) if _waits_for_text(source)}
+    if not waiting:
+        raise DataError(
+            f"--corpora {folder}: no stage of recipe {recipe.name} waits for text of your own, so "
+            "nothing of it would be read. Leave it out, or give text with --text STAGE=FILE."
+        )
+    found = {name: str(Path(folder) / _entry_for(name, folder, entries)) for name in waiting}
+
+    def filled(source: Source) -> Source:
+        is_waiting = _waits_for_text(source)
+        return replace(source, paths=(found[source.name],)) if is_waiting else source
+
+    def changed(stage: Stage) -> Stage:
+        if isinstance(stage.settings, ExpandSettings):
+            return stage
+        sources = tuple(map(filled, stage.settings.sources))
+        return replace(stage, settings=replace(stage.settings, sources=sources))
+
+    return replace(recipe, stages=tuple(map(changed, recipe.stages)))
+
+
+def _sources(recipe: Recipe) -> Iterator[tuple[Stage, Source]]:
+    for stage in recipe.stages:
+        if not isinstance(stage.settings, ExpandSettings):
+            yield from ((stage, source) for source in stage.settings.sources)
+
+
+def _waits_for_text(source: Source) -> bool:
+    return source.kind == "files" and not source.paths
+
+
+def _entry_for(name: str, folder: str, entries: Collection[str]) -> str:
+    fitting = [entry for entry in entries if f" {_words(name)} " in f" {_words(Path(entry).stem)} "]
+    if len(fitting) == 1:
+        return fitting[0]
+    there = ", ".join(sorted(entries)) or "nothing"
+    which = f"{len(fitting)} entries fit" if fitting else "no entry fits"
+    raise DataError(
+        f"--corpora {folder}: {which} the source {name!r:.80}. Have one file or folder with the "
+        f"word {name!r:.80} in its name, such as stage1_{name}.parquet; there is: {there}."
+    )
+
+
+def _words(text: str) -> str:
+    """Return the words of a name in small letters, parted by one space."""
+    return " ".join(re.split(r"[\W\d_]+", text.lower())).strip()
 
 
 def with_options(recipe: Recipe, **values: object) -> Recipe:

@@ -15,6 +15,7 @@ from training.recipe import (
     Recipe,
     recipe_from_json,
     with_budget,
+    with_corpora,
     with_options,
     with_stages,
     with_text,
@@ -24,6 +25,7 @@ from training.recipes import find_recipe
 RECIPE_FILE = ".json"
 ALARMS = "alarms"  # in place of a stage's name: the thresholds of the run's alarms
 MAX_RECIPE_BYTES = 1_000_000
+TEXT_ENDINGS = (".txt", ".jsonl", ".parquet")  # of files that a source can read
 
 
 def add_recipe_flags(parser: argparse.ArgumentParser) -> None:
@@ -34,6 +36,13 @@ def add_recipe_flags(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="[STAGE=]FILE",
         help="train on this file or folder, in one stage or in all; may be given several times",
+    )
+    parser.add_argument(
+        "--corpora",
+        type=Path,
+        metavar="DIR",
+        help="take the text of every stage that waits for your own from this folder: one file or "
+        "folder for each source, with its name in its own, such as stage1_general.parquet",
     )
     parser.add_argument(
         "--mix",
@@ -73,9 +82,12 @@ def chosen_recipe(parsed: argparse.Namespace) -> Recipe:
 
     Raises:
         OptionError: a flag that is not of its form, names no stage or option, or is out of range.
-        DataError: a file that is no recipe.
+        DataError: a file that is no recipe, or a folder of corpora that does not fit it.
     """
     recipe = _with_texts(open_recipe(parsed.name), parsed.text, _weights(parsed.mix))
+    if parsed.corpora is not None:
+        folder = parsed.corpora.resolve()
+        recipe = with_corpora(recipe, str(folder), _texts_in(folder))
     changes = _changes(recipe, parsed.changes)
     alarms = changes.pop(ALARMS, None)
     if alarms:
@@ -123,7 +135,7 @@ def refuse_changes(parsed: argparse.Namespace) -> None:
         OptionError: a flag of `add_recipe_flags` was given.
     """
     given = (parsed.text, parsed.mix, parsed.changes, parsed.skip)
-    single = {parsed.budget, parsed.seed, parsed.processes, parsed.devices}
+    single = {parsed.corpora, parsed.budget, parsed.seed, parsed.processes, parsed.devices}
     if any(given) or single != {None}:
         raise OptionError(
             f"{parsed.name!r:.80} is a run; its recipe cannot be changed. Give a recipe's name to "
@@ -148,6 +160,22 @@ def _with_texts(recipe: Recipe, texts: list[str], weights: dict[str, tuple[float
     for name, paths in sorted(by_stage.items(), key=lambda item: item[0] or ""):
         recipe = with_text(recipe, tuple(paths), name, weights.get(name or "", ()))
     return recipe
+
+
+def _texts_in(folder: Path) -> list[str]:
+    """Return the names of the folders and of the files of a known ending in a folder."""
+    try:
+        return [
+            path.name
+            for path in folder.iterdir()
+            if not path.name.startswith(".")
+            and (path.is_dir() or path.suffix.lower() in TEXT_ENDINGS)
+        ]
+    except OSError as error:
+        raise DataError(
+            f"--corpora {folder} cannot be read: {error.strerror}. Give a folder that holds a file "
+            "or folder of text for each source."
+        ) from error
 
 
 def _weights(mixes: list[str]) -> dict[str, tuple[float, ...]]:

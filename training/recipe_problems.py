@@ -53,6 +53,7 @@ def recipe_problems(recipe: Recipe) -> list[Problem]:
         problems.append(Problem(("stages",), "A recipe needs at least one stage."))
     if not problems:
         problems += [*_replay_problems(active), *_carry_problems(active)]
+        problems += _pair_problems(recipe.pair, active)
     if active and (recipe.start is None) != (active[0][1].kind == "create"):
         message = "A recipe starts from a model, or its first stage creates one."
         problems.append(Problem(("start",), message))
@@ -162,13 +163,49 @@ def _replay_problems(stages: list[tuple[int, Stage]]) -> Iterator[Problem]:
             earlier.append(stage.name)
 
 
+def _pair_problems(pair: tuple[str, ...], stages: list[tuple[int, Stage]]) -> Iterator[Problem]:
+    """Yield what is wrong with the two stages whose models are to be packed as a pair."""
+    if not pair:
+        return
+    if len(pair) != 2:
+        message = (
+            "A pair is two training stages, one before and one after growing, or nothing; got "
+            f"{len(pair)}: {', '.join(pair):.200}."
+        )
+        yield Problem(("pair",), message)
+        return
+    kinds = {stage.name: stage.kind for _, stage in stages}
+    training = [name for name, kind in kinds.items() if kind == "pretrain"]
+    unknown = [name for name in pair if name not in training]
+    for name in unknown:
+        message = (
+            f"The pair names {name!r:.80}, which is no training stage of the run; there is: "
+            f"{', '.join(training) or 'none'}."
+        )
+        yield Problem(("pair",), message)
+    order = list(kinds)
+    first, second = (order.index(name) if name in order else 0 for name in pair)
+    if not unknown and "expand" not in [kinds[name] for name in order[first:second]]:
+        message = (
+            f"The pair {pair[0]}, {pair[1]} needs a stage that grows the model between the two: "
+            "name the one before it first."
+        )
+        yield Problem(("pair",), message)
+
+
 def _carry_problems(stages: list[tuple[int, Stage]]) -> Iterator[Problem]:
     """Yield which stages should go on with moments that no stage before them leaves."""
     previous: Stage | None = None
     for place, stage in stages:
-        is_training = previous is not None and isinstance(previous.settings, PretrainSettings)
-        carries = isinstance(stage.settings, PretrainSettings) and stage.settings.carry_optimizer
-        if carries and not is_training:
-            message = "carry optimizer needs a training stage right before it."
-            yield Problem(("stages", place, "settings", "carry_optimizer"), message)
+        settings, before = stage.settings, previous.settings if previous else None
+        if isinstance(settings, PretrainSettings) and settings.carry_optimizer:
+            inside = ("stages", place, "settings", "carry_optimizer")
+            if not isinstance(before, PretrainSettings):
+                yield Problem(inside, "carry optimizer needs a training stage right before it.")
+            elif before.optimizer != settings.optimizer:
+                message = (
+                    f"carry optimizer: the stage before trains with {before.optimizer}, whose "
+                    f"moments {settings.optimizer} cannot go on with."
+                )
+                yield Problem(inside, message)
         previous = stage

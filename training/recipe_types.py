@@ -46,6 +46,9 @@ class Recipe:
     sample_prompts: tuple[str, ...] = SAMPLE_PROMPTS
     alarms: AlarmSettings = field(default_factory=AlarmSettings)
     notes: tuple[str, ...] = ()
+    # Two training stages, before and after growing, whose models are packed at the end of the run
+    # (training/pair/); nothing: none are.
+    pair: tuple[str, ...] = ()
 
     def device_numbers(self) -> tuple[int, ...] | None:
         """Return the GPUs that `devices` names; None: whatever there is."""

@@ -22,6 +22,8 @@ from training.alarms.watch import AlarmWatch
 from training.checkpoint import finished_checkpoint, open_sound
 from training.hardware import machine_to_json
 from training.launch import become_launcher, check_shares, end_with, num_processes
+from training.pair.measure import check_held_out
+from training.pair.pack import pack_pair
 from training.recipe import Recipe, Stage, check_text, recipe_from_json, sources_of
 from training.recorder import Recorder, SilentRecorder
 from training.retention import newest_sound_checkpoint, prune_checkpoints
@@ -88,6 +90,8 @@ def _checked_recipe(run: Run) -> Recipe:
     if not list_checkpoints(run):  # later, text that was read already may be gone
         check_text(recipe)
         check_sources(recipe)
+        if recipe.pair:
+            check_held_out(recipe)
     return recipe
 
 
@@ -135,13 +139,22 @@ def _run_stages(context: StageContext) -> None:
         _look_back(recipe.stages[:first], context)
     for stage in recipe.stages[first:]:
         finished = _run_stage(stage, context, checkpoint)
-        is_last = stage == recipe.stages[-1]
+        is_last = stage == recipe.stages[-1] and not recipe.pair
         is_stopped = context.workers.any(recorder.stop_requested()) and not is_last
         if finished is None or is_stopped:
             recorder.say("Stopped. Resume goes on from here.")
             return
         checkpoint = finished
+    if recipe.pair and not _pack(context):
+        recorder.say("Stopped. Resume packs the pair.")
+        return
     recorder.finish()
+
+
+def _pack(context: StageContext) -> bool:
+    """Pack the pair, the work of the main worker; return False where a stop was asked for."""
+    is_stopped = context.workers.is_main and not pack_pair(context)
+    return not context.workers.any(is_stopped)
 
 
 def _first_needed(context: StageContext) -> int:

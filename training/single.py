@@ -2,18 +2,15 @@
 
 import argparse
 import json
-import math
 import sys
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
-from tokenizers import Tokenizer
 from transformers import LlamaForCausalLM
 
-from stentor.errors import DataError, ModelError, OptionError
+from stentor.errors import ModelError, OptionError
 from stentor.hub import folder_of
 from stentor.knobs import from_arguments
 from stentor.loading import Checkpoint, open_checkpoint_folder, read_json
@@ -22,14 +19,15 @@ from training.checkpoint import end_token_of, load_model, save_checkpoint
 from training.growth_report import describe, report_to_json, warnings_of
 from training.hardware import describe_machine
 from training.integrity import TRAINER_FILE
-from training.loop import validation_loss
-from training.network import TrainingNetwork
-from training.settings import WINDOW_TOKENS, ExpandSettings, Source
+from training.pair.measure import (
+    SEED,
+    cut_windows,
+    held_out_windows,
+    measure_texts,
+)
+from training.settings import ExpandSettings, Source
 from training.sources import read_documents
 from training.stages.expand import grow
-
-# As many windows as a small batch of training holds; a larger one is not faster on a CPU.
-VALIDATION_BATCH = 8
 
 
 @dataclass(frozen=True)
@@ -48,6 +46,8 @@ class Validation:
     num_windows: int
     num_tokens: int  # predicted
     num_bytes: int
+    num_documents: int
+    only_held_out: bool
 
 
 def expand_model(parsed: argparse.Namespace) -> int:
@@ -68,35 +68,48 @@ def export_model(parsed: argparse.Namespace) -> int:
     """Copy a checkpoint in a smaller number format, without trainer state."""
     source = open_reference(parsed.model)
     refuse_existing(parsed.output)
-    model: LlamaForCausalLM = load_model(source)
-    torch.nn.Module.to(model, getattr(torch, parsed.dtype))
-    model.config.dtype = parsed.dtype
     trainer = source.folder / TRAINER_FILE  # where the weights come from goes with them
     details = read_json(trainer) if trainer.is_file() else {}
-    save_checkpoint(parsed.output, model, source.folder, {**details, "parent": source.revision})
+    export_checkpoint(source, parsed.output, parsed.dtype, details)
     size = sum(path.stat().st_size for path in parsed.output.iterdir())
     print(f"{parsed.output}: {size / 1e6:.1f} MB, {parsed.dtype}")
     return 0
 
 
+def export_checkpoint(
+    source: Checkpoint, output: Path, dtype: str, details: dict[str, Any]
+) -> None:
+    """Write a checkpoint's model in a number format of torch; `details` go to its trainer.json."""
+    model: LlamaForCausalLM = load_model(source)
+    torch.nn.Module.to(model, getattr(torch, dtype))
+    model.config.dtype = dtype
+    save_checkpoint(output, model, source.folder, {**details, "parent": source.revision})
+
+
 def validate_model(parsed: argparse.Namespace) -> int:
     """Measure a model on text files and print its loss."""
-    validation = validate(parsed.model, tuple(parsed.files), parsed.max_windows)
+    validation = validate(
+        parsed.model, tuple(parsed.files), parsed.max_windows, only_held_out=parsed.held_out
+    )
     if parsed.json:
         print(json.dumps(asdict(validation), indent=2))
         return 0
+    kind = "held-out documents" if validation.only_held_out else "documents"
     print(
         f"{validation.model} ({validation.revision}): {validation.loss:.4f} nats per token, "
         f"{validation.bits_per_byte:.4f} bits per byte over {validation.num_tokens:,} tokens "
-        f"({validation.num_bytes:,} bytes)"
+        f"({validation.num_bytes:,} bytes of {validation.num_documents:,} {kind})"
     )
     return 0
 
 
-def validate(reference: str, files: tuple[str, ...], max_windows: int) -> Validation:
+def validate(
+    reference: str, files: tuple[str, ...], max_windows: int, *, only_held_out: bool = False
+) -> Validation:
     """Return the loss of a model on the first `max_windows` windows of the shuffled text.
 
-    The files are read, shuffled and cut as by a training stage of seed 0.
+    The files are read, shuffled and cut as by a training stage of seed 0. `only_held_out`: of them
+    the documents that no stage trains on.
 
     Raises:
         OptionError: `max_windows` is below 1.
@@ -108,43 +121,24 @@ def validate(reference: str, files: tuple[str, ...], max_windows: int) -> Valida
     source = open_reference(reference)
     end_token = end_token_of(source)
     sources = tuple(Source(kind="files", paths=(path,)) for path in files)
-    stream = _tokens_with_bytes(read_documents(sources, seed=0), source.tokenizer, end_token)
-    rows: list[list[int]] = []
-    num_bytes = 0
-    while len(rows) < max_windows:
-        window = list(islice(stream, WINDOW_TOKENS - 1))
-        if len(window) < WINDOW_TOKENS - 1:
-            break
-        rows.append([*(token for token, _ in window), end_token])
-        num_bytes += sum(size for _, size in window[1:])  # the first token is given, not predicted
-    if not rows:
-        raise DataError(f"The text is shorter than a window of {WINDOW_TOKENS} tokens. Give more.")
-    model = load_model(source)
-    torch.nn.Module.to(model, describe_machine().device)
-    loss = validation_loss(
-        TrainingNetwork(model), torch.split(torch.tensor(rows), VALIDATION_BATCH)
-    )
-    num_tokens = len(rows) * (WINDOW_TOKENS - 1)
-    bits_per_byte = loss * num_tokens / math.log(2) / num_bytes
+    if only_held_out:
+        text = held_out_windows(sources, source.tokenizer, end_token, max_windows)
+    else:
+        documents = read_documents(sources, SEED)
+        text = cut_windows(documents, source.tokenizer, end_token, max_windows)
+    device = torch.device(describe_machine().device)
+    found = measure_texts(source, {"": text}, device)[""]
     return Validation(
-        reference, source.revision, loss, bits_per_byte, len(rows), num_tokens, num_bytes
+        model=reference,
+        revision=source.revision,
+        loss=found.loss,
+        bits_per_byte=found.bits_per_byte,
+        num_windows=len(text.windows),
+        num_tokens=text.num_predicted,
+        num_bytes=text.num_bytes,
+        num_documents=text.num_documents,
+        only_held_out=only_held_out,
     )
-
-
-def _tokens_with_bytes(
-    documents: Iterator[str], tokenizer: Tokenizer, end_token: int
-) -> Iterator[tuple[int, int]]:
-    """Yield each token with the UTF-8 bytes it stands for; an end stands for none.
-
-    A character in several tokens counts in the first of them.
-    """
-    for document in documents:
-        encoding = tokenizer.encode(document, add_special_tokens=False)
-        done = 0
-        for token, (_, end) in zip(encoding.ids, encoding.offsets, strict=True):
-            yield token, len(document[done:end].encode("utf-8"))
-            done = max(done, end)
-        yield end_token, 0
 
 
 def open_reference(reference: str) -> Checkpoint:

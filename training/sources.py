@@ -141,7 +141,8 @@ def _read_files(source: Source, _seed: int, say: Say) -> Iterator[str]:
     if not source.paths:
         raise DataError(
             "This stage reads your own files and none were given. Upload text in the Training tab, "
-            "or add --text STAGE=FILE (.txt, .jsonl, .parquet, or a folder of them)."
+            "or add --text STAGE=FILE (.txt, .jsonl, .parquet, or a folder of them) or --corpora "
+            "DIR (a folder with a text for each source)."
         )
     _expand(source.paths)  # one that is missing is told before anything is read
     for first in range(0, len(source.paths), MAX_OPEN_FILES):

@@ -51,7 +51,7 @@ GROUPS: dict[type, dict[str, tuple[str, ...]]] = {
             "keep_last",
             "keep_best",
         ),
-        "Optimizer": ("weight_decay", "clip_norm"),
+        "Optimizer": ("optimizer", "weight_decay", "clip_norm"),
         "Memory and speed": ("precision", "gradient_checkpointing", "torch_compile"),
     },
     Recipe: {
@@ -59,6 +59,7 @@ GROUPS: dict[type, dict[str, tuple[str, ...]]] = {
         "Machine": ("seed", "devices", "num_processes", "num_threads"),
         "Samples": ("sample_prompts",),
         "Notes": ("notes",),
+        "Pair": ("pair",),
     },
     AlarmSettings: {},
     HandOverSettings: {},
@@ -80,6 +81,8 @@ HELP: dict[tuple[type, str], str] = {
     (Recipe, "start"): "The model that the first stage begins with",
     (Recipe, "sample_prompts"): "One a line; every checkpoint continues them from the same seed",
     (Recipe, "notes"): "One a line; they stay with the run",
+    (Recipe, "pair"): "Two training stages, before and after growing, whose models are packed with "
+    "their figures when the run ends; nothing: none",
     (PretrainSettings, "sources"): "What the stage reads, mixed by weight",
     (CreateSettings, "sources"): "What the tokenizer is trained on",
     (Source, "name"): "Generated: its flavour; hub: the dataset; replay: an earlier stage",

@@ -71,6 +71,7 @@ def shrink(
         name="rehearsal",
         start=None if start is None else str(start.resolve()),
         stages=tuple(stages),
+        pair=(),  # the two stages may not be among those that are rehearsed
         alarms=AlarmSettings(),  # nobody is to be called
     )
     return Shrunken(small, measured_by)

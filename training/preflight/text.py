@@ -21,6 +21,7 @@ from training.disk import DiskError
 from training.encoding import DocumentEncoder, token_dtype
 from training.hub_text import read_hub
 from training.mixture import make_mixture
+from training.pair.measure import check_held_out
 from training.preflight.disk_use import size_of
 from training.preflight.report import (
     DATA,
@@ -79,6 +80,11 @@ def unreadable(recipe: Recipe) -> list[Problem]:
         if error:
             mend = OFFLINE_MEND if is_hub and is_offline() else ""
             problems.append(problem_of(error, DATA, stage.name, mend))
+    if recipe.pair and not problems:
+        try:
+            check_held_out(recipe)
+        except DataError as error:
+            problems.append(problem_of(error, DATA))
     return problems
 
 

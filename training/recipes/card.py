@@ -46,7 +46,7 @@ def card() -> Recipe:
                 "narrative",
                 "pretrain",
                 "Narrative: your own curated stories",
-                _stage((Source(kind="files"),), 6_500, 1_030_000_000, 128, 2e-4),
+                _stage((Source(kind="files", name="narrative"),), 6_500, 1_030_000_000, 128, 2e-4),
             ),
             Stage(
                 "textbook",

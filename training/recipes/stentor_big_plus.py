@@ -26,7 +26,7 @@ def stentor_big_plus() -> Recipe:
     """Return the improved recipe for Stentor-Big."""
     fiction_again = Source(kind="replay", name="narrative", weight=10.0)
     general = (FINEWEB_EDU,)
-    narrative = (Source(kind="files", weight=75.0), GENERAL_AGAIN)
+    narrative = (Source(kind="files", name="narrative", weight=75.0), GENERAL_AGAIN)
     # The textbook stage's own 65 % are the card's two collections in equal parts.
     textbook = (_weighted(FINEWEB_EDU, 32.5), _weighted(SCIPHI, 32.5), GENERAL_AGAIN, fiction_again)
     return Recipe(
