@@ -5,6 +5,7 @@ subjects.py           what is measured: known models, and the real shapes with r
 random_checkpoint.py  those shapes and weights
 rooms.py              people who press the button at the same moment
 limits.py             what the machine itself can do
+start.py              from a fresh process to the first tokens, with start_child.py
 peers.py              other engines, through stentor.peers
 report.py             figures as lines for people and as JSON
 """

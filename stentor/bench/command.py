@@ -3,7 +3,8 @@
     python -m stentor.bench --compare --peers-python peers/bin/python
 
 Every figure is measured in this run. Without --model and --shapes: the embedded pair and both real
-shapes. A run of a second or less is repeated and the median is shown.
+shapes. A run of a second or less is repeated and the median is shown. With --only start a process
+is started for each figure, and nothing else is measured; without --model that is the embedded pair.
 """
 
 import argparse
@@ -11,13 +12,16 @@ import json
 import os
 import shutil
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from stentor.bench.measure import Bench, Plan
-from stentor.bench.report import heading, ratio_lines, ratios, share_line
-from stentor.bench.subjects import open_subjects
+from stentor.bench.report import heading, ratio_lines, ratios, share_line, short_name
+from stentor.bench.start import measure_starts, start_heading, start_line
+from stentor.bench.subjects import Subject, open_subjects
 from stentor.engine.precision import resolve
 from stentor.engine.sampling import SamplingSettings
 from stentor.errors import OptionError
@@ -33,6 +37,8 @@ PEERS_PYTHON = "STENTOR_PEERS_PYTHON"
 CONTEXTS = (32, 128, 512)
 # Half of a context is generated, so that a speed after the first token can be told.
 MIN_CONTEXT = 4
+# What --only can name.
+START = "start"
 
 
 @dataclass(frozen=True)
@@ -41,6 +47,7 @@ class BenchOptions:
 
     tokens: int = knob(80, low=1, high=512, step=1, help="New tokens per user")
     prompt_tokens: int = knob(12, low=1, high=512, step=1, help="Tokens of each user's prompt")
+    starts: int = knob(5, low=1, high=99, step=1, help="How often --only start measures each start")
 
 
 def add_bench_arguments(parser: argparse.ArgumentParser) -> None:
@@ -57,6 +64,12 @@ def add_bench_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="measure the shapes of Stentor-30M and Stentor-Big with random weights "
         "(default, unless --model is given alone)",
+    )
+    parser.add_argument(
+        "--only",
+        choices=(START,),
+        help=f"{START}: how long it takes from a fresh process to a first token of each model, "
+        "with kernels compiled before and with none",
     )
     parser.add_argument(
         "--users",
@@ -99,24 +112,49 @@ def run_bench(arguments: argparse.Namespace) -> int:
     demo = PAIRS["demo"]
     references = [demo.left, demo.right] if is_default else arguments.model or []
     references = list(dict.fromkeys(references))  # twice the same would be two lines of one name
-    with TemporaryDirectory(prefix="stentor-bench-") as folder:
-        subjects = open_subjects(references, arguments.shapes or is_default, Path(folder))
+    with_shapes = arguments.shapes or (is_default and arguments.only != START)
+    with TemporaryDirectory(prefix="stentor-bench-") as name:
+        folder = Path(name)
+        subjects = open_subjects(references, with_shapes, folder)
         for subject in subjects:
             _check_context(plan, subject.checkpoint.shape.context_length, subject.name)
-        bench = Bench(plan, Path(folder), _say)
         _say(_machine_line(plan))
-        bench.measure_limits()
-        _say(heading())
-        for subject in subjects:
-            bench.measure_alone(subject)
-        for pair in zip(subjects[::2], subjects[1::2], strict=False):
-            bench.measure_both(pair)
-        if plan.is_compared:
-            bench.measure_peers(subjects)
+        if arguments.only == START:
+            num_starts = from_arguments(BenchOptions, arguments).starts
+            report = _measure_starts(plan, subjects, num_starts, folder)
+        else:
+            report = _measure_speed(plan, subjects, folder)
+    print(json.dumps(report))
+    return 0
+
+
+def _measure_starts(
+    plan: Plan, subjects: Sequence[Subject], num_starts: int, folder: Path
+) -> dict[str, Any]:
+    """Print a line for each kind of start; return what the JSON says of them."""
+    _say(start_heading([short_name(subject.name) for subject in subjects]))
+    starts = []
+    for start in measure_starts(subjects, plan, num_starts, folder):
+        _say(start_line(start))
+        starts.append(to_json(start))
+    return {"machine": machine(), "versions": versions(), "starts": starts}
+
+
+def _measure_speed(plan: Plan, subjects: Sequence[Subject], folder: Path) -> dict[str, Any]:
+    """Print the table line by line; return what the JSON says of it."""
+    bench = Bench(plan, folder, _say)
+    bench.measure_limits()
+    _say(heading())
+    for subject in subjects:
+        bench.measure_alone(subject)
+    for pair in zip(subjects[::2], subjects[1::2], strict=False):
+        bench.measure_both(pair)
+    if plan.is_compared:
+        bench.measure_peers(subjects)
     compared = ratios(bench.measurements)
     for line in (*ratio_lines(compared), *map(share_line, bench.shares)):
         _say(line)
-    report = {
+    return {
         "plan": to_json(plan),
         "machine": machine(),
         "versions": {**versions(), **bench.versions},
@@ -127,8 +165,6 @@ def run_bench(arguments: argparse.Namespace) -> int:
         "shares": [to_json(share) for share in bench.shares],
         "notes": bench.notes,
     }
-    print(json.dumps(report))
-    return 0
 
 
 def _read_plan(arguments: argparse.Namespace) -> Plan:

