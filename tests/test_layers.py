@@ -33,6 +33,7 @@ STANDARD_LIBRARY_ONLY = (
     "training/recipes/__init__.py",
     "training/recipes/card.py",
     "training/recipes/demo_pair.py",
+    "training/recipes/demo_pair_scratch.py",
     "training/recipes/practice.py",
     "training/recipes/stentor_big_plus.py",
 )

@@ -158,3 +158,21 @@ def test_practice_fits_a_laptop() -> None:
     for settings in trainings(practice):
         assert settings.checkpoint_every < settings.num_steps
         assert all(source.kind == "generated" for source in settings.sources)
+
+
+def test_the_demo_pair_and_its_control_differ_in_the_growth_alone() -> None:
+    pair, control = find_recipe("demo-pair"), find_recipe("demo-pair-scratch")
+    big = next(s.settings for s in pair.stages if isinstance(s.settings, ExpandSettings))
+    made = next(s.settings for s in control.stages if isinstance(s.settings, CreateSettings))
+    for field in ("hidden_size", "intermediate_size", "num_layers", "num_heads"):
+        assert getattr(made, field) == getattr(big, field)
+    assert [s.name for s in control.stages] == [s.name for s in pair.stages if s.name != "expand"]
+    for ours, theirs in zip(trainings(pair), trainings(control), strict=True):
+        for field in ("sources", "batch_size", "optimizer", "weight_decay", "precision"):
+            assert getattr(ours, field) == getattr(theirs, field)
+        assert ours.total_steps() == theirs.total_steps()
+    settings = trainings(control)
+    assert len({s.learning_rate for s in settings}) == 1
+    assert [s.warmup_fraction > 0 for s in settings] == [True, False, False, False]
+    assert [s.decay_fraction > 0 for s in settings] == [False, False, False, True]
+    assert [s.carry_optimizer for s in settings] == [False, True, True, True]

@@ -6,6 +6,7 @@ from stentor.knobs import choose
 from training.recipe import Recipe, check_recipe
 from training.recipes.card import card
 from training.recipes.demo_pair import demo_pair
+from training.recipes.demo_pair_scratch import demo_pair_scratch
 from training.recipes.practice import practice
 from training.recipes.stentor_big_plus import stentor_big_plus
 
@@ -14,6 +15,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "card": card,
     "stentor-big-plus": stentor_big_plus,
     "demo-pair": demo_pair,
+    "demo-pair-scratch": demo_pair_scratch,
 }
 
 
