@@ -42,6 +42,20 @@ def test_it_is_what_a_stage_keeps_apart_and_never_trains_on(
     assert not rows & {tuple(row) for row in trained.tolist()}
 
 
+def test_fewer_windows_are_taken_evenly_from_all_held_out_documents(
+    tiny_model_folder: Path, tmp_path: Path
+) -> None:
+    """The first 256 windows of the demo pair's general text once spoke of 69 documents of 241."""
+    tokenizer = open_checkpoint_folder(tiny_model_folder).tokenizer
+    source = written(tmp_path / "text.jsonl", texts(300))
+    every = held_out_windows((source,), tokenizer, 0, 1000)
+    some = held_out_windows((source,), tokenizer, 0, 2)
+    middle = len(every.windows) // 2
+    assert torch.equal(some.windows, every.windows[[0, middle]]) and middle > 1
+    assert some.num_bytes < every.num_bytes
+    assert 1 < some.num_documents < every.num_documents
+
+
 def test_windows_are_cut_from_documents_in_a_row(tiny_model_folder: Path) -> None:
     tokenizer = open_checkpoint_folder(tiny_model_folder).tokenizer
     documents = ["Naïve café owners say “bonjour”. 😀 " * 40, "Two and two are four. " * 200]

@@ -108,8 +108,8 @@ def validate(
 ) -> Validation:
     """Return the loss of a model on the first `max_windows` windows of the shuffled text.
 
-    The files are read, shuffled and cut as by a training stage of seed 0. `only_held_out`: of them
-    the documents that no stage trains on.
+    The files are read, shuffled and cut as by a training stage of seed 0. `only_held_out`: of the
+    documents that no stage trains on, and evenly from all of those.
 
     Raises:
         OptionError: `max_windows` is below 1.

@@ -34,7 +34,7 @@ SEED = 0
 
 @dataclass(frozen=True)
 class WindowedText:
-    """The beginning of a text in windows.
+    """A text, or a part of it, in windows.
 
     `windows`: (num_windows, 512) token ids, the last of each the end. `num_bytes`: in UTF-8 of the
     tokens that are predicted, all but the first of each window. `num_documents`: that the windows
@@ -49,6 +49,15 @@ class WindowedText:
     def num_predicted(self) -> int:
         """Return the predicted tokens: of each window the 510 after the first, and the end."""
         return len(self.windows) * (WINDOW_TOKENS - 1)
+
+
+@dataclass(frozen=True)
+class _Window:
+    """512 tokens, the last of them the end. `documents`: the numbers of those it is cut from."""
+
+    tokens: torch.Tensor
+    num_bytes: int
+    documents: range
 
 
 @dataclass(frozen=True)
@@ -70,19 +79,28 @@ def cut_windows(
     Raises:
         DataError: there is less text than one window.
     """
+    return _gathered(list(islice(_windows(documents, tokenizer, end_token), max_windows)))
+
+
+def _windows(documents: Iterable[str], tokenizer: Tokenizer, end_token: int) -> Iterator[_Window]:
     stream = _tokens_with_bytes(documents, tokenizer, end_token)
-    rows: list[list[int]] = []
-    num_bytes = num_documents = 0
-    while len(rows) < max_windows:
-        window = list(islice(stream, WINDOW_TOKENS - 1))
-        if len(window) < WINDOW_TOKENS - 1:
-            break
-        rows.append([*(token for token, _, _ in window), end_token])
-        num_bytes += sum(size for _, size, _ in window[1:])  # the first is given, not predicted
-        num_documents = window[-1][2]
-    if not rows:
+    while True:
+        part = list(islice(stream, WINDOW_TOKENS - 1))
+        if len(part) < WINDOW_TOKENS - 1:
+            return
+        tokens = torch.tensor([*(token for token, _, _ in part), end_token])
+        num_bytes = sum(size for _, size, _ in part[1:])  # the first is given, not predicted
+        yield _Window(tokens, num_bytes, range(part[0][2], part[-1][2] + 1))
+
+
+def _gathered(windows: list[_Window]) -> WindowedText:
+    if not windows:
         raise DataError(f"The text is shorter than a window of {WINDOW_TOKENS} tokens. Give more.")
-    return WindowedText(torch.tensor(rows), num_bytes, num_documents)
+    return WindowedText(
+        torch.stack([window.tokens for window in windows]),
+        sum(window.num_bytes for window in windows),
+        len({number for window in windows for number in window.documents}),
+    )
 
 
 def _tokens_with_bytes(
@@ -113,13 +131,17 @@ def held_out_documents(sources: tuple[Source, ...]) -> Iterator[str]:
 def held_out_windows(
     sources: tuple[Source, ...], tokenizer: Tokenizer, end_token: int, max_windows: int
 ) -> WindowedText:
-    """Return the first windows of the documents that no stage trains on.
+    """Return windows of the documents that no stage trains on, evenly from the first to the last.
+
+    So a few long documents, which may be easier or harder than the rest, do not decide it.
 
     Raises:
         DataError: a file that cannot be read, or there are too few such documents for a window.
     """
     try:
-        return cut_windows(held_out_documents(sources), tokenizer, end_token, max_windows)
+        windows = list(_windows(held_out_documents(sources), tokenizer, end_token))
+        count = min(max_windows, len(windows))
+        return _gathered([windows[place * len(windows) // count] for place in range(count)])
     except DataError as error:
         names = "; ".join(source.describe() for source in sources)
         raise DataError(f"Of the documents of {names} that are held out: {_mend(error)}") from error

@@ -68,8 +68,8 @@ def demo_pair() -> Recipe:
                 "pretrain",
                 "Textbook text, with both others again",
                 _stage(
-                    (_share(TEXTBOOK, 45), _again("general", 40), _again("narrative", 15)),
-                    9_000_000,
+                    (_share(TEXTBOOK, 40), _again("general", 47), _again("narrative", 13)),
+                    20_000_000,
                     GROWN_RATE,
                     decay_fraction=1.0,
                     carry_optimizer=True,
