@@ -153,7 +153,7 @@ def test_a_side_with_its_own_settings_is_no_longer_matched(visitor: Visit) -> No
     temperature.fill("1.3")
     temperature.press("Enter")
     wait_for_text(visitor, "#match-badge", "Not matched")
-    assert "0.5 / 1.3" in text_of(visitor, "#match-badge")
+    assert "0.8 / 1.3" in text_of(visitor, "#match-badge")
 
 
 def test_nonsense_is_refused_kindly_and_nothing_is_lost(visitor: Visit) -> None:

@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 
 from stentor import models
+from stentor.engine.sampling import SamplingSettings
 from stentor.errors import ModelError, OptionError, RunError, StentorError
 from stentor.home import runs_folder
+from stentor.knobs import from_json
 from stentor.models import MODELS, PAIRS, find_model, list_checkpoint_models
 from stentor.runs import Run, create_run, list_checkpoints
 
@@ -28,6 +30,8 @@ def test_every_name_finds_its_model_and_every_pair_is_known() -> None:
         assert spec.title and spec.note
     for name, pair in PAIRS.items():
         assert pair.name == name and {pair.left, pair.right} <= set(MODELS)
+        from_json(SamplingSettings, dict(pair.sampling))
+    assert not PAIRS["stentor"].sampling, "the defaults are the usage example of its card"
 
 
 def test_the_real_pair_is_that_of_the_cards() -> None:

@@ -2,11 +2,14 @@
 
 from dataclasses import replace
 
+import gradio as gr
 import pytest
 
 from stentor.engine.sampling import SamplingSettings
 from stentor.errors import OptionError
-from stentor.ui.compare_settings import OPTIONS, badge, settings_updates
+from stentor.knobs import to_json
+from stentor.ui.compare_settings import OPTIONS, SettingsPanel, badge, settings_updates
+from stentor.ui.context import make_context
 
 DEFAULTS = SamplingSettings()
 
@@ -14,6 +17,15 @@ DEFAULTS = SamplingSettings()
 def test_equal_settings_are_matched() -> None:
     assert "Matched" in badge(DEFAULTS, DEFAULTS)
     assert "temperature 0.5" in badge(DEFAULTS, DEFAULTS)
+
+
+def test_the_form_begins_with_what_suits_the_pair() -> None:
+    context = make_context("demo", is_private=False)
+    with gr.Blocks():
+        panel = SettingsPanel(context)
+    shown = {name: getattr(widget, "value", None) for name, widget in panel.shared.items()}
+    assert shown == {**to_json(DEFAULTS), **context.pair.sampling}
+    assert f"temperature {context.pair.sampling['temperature']}" in panel.badge.value
 
 
 def test_a_large_seed_is_shown_in_full() -> None:

@@ -48,6 +48,14 @@ def test_a_part_keeps_the_declared_order() -> None:
     assert list(widgets) == ["temperature", "seed"]
 
 
+def test_a_form_can_begin_with_other_values_than_the_defaults() -> None:
+    with gr.Blocks():
+        widgets = widgets_for(Example, values={"temperature": 0.8})
+    slider, mode = widgets["temperature"], widgets["mode"]
+    assert isinstance(slider, gr.Slider) and isinstance(mode, gr.Radio)
+    assert (slider.value, mode.value) == (0.8, "steps")
+
+
 def test_values_become_checked_settings() -> None:
     """A browser sends 80.0 for 80 and 1 for 1.0."""
     settings = read(Example, [1, 80.0, 0.1, None, True, "tokens", "b"])

@@ -7,7 +7,9 @@ from typing import Any
 import gradio as gr
 import pytest
 
+from stentor.engine.sampling import SamplingSettings
 from stentor.hub import Fetcher, FetchState
+from stentor.models import PAIRS
 from stentor.ui import header
 from stentor.ui.context import AppContext, make_context
 
@@ -67,6 +69,14 @@ def test_the_real_pair_and_other_choices_are_named(context: AppContext) -> None:
     other = describe(["stentor-30m", "demo-big"])["html"]
     assert "Stentor-30M and Demo big" in other
     assert "Back to the demo" in other
+
+
+def test_a_pair_comes_with_the_settings_that_suit_it() -> None:
+    """The demo pair goes round in circles at the temperature of the real card's example."""
+    demo, real = (dict(header.request_pair(PAIRS[name]).settings) for name in ("demo", "stentor"))
+    assert demo == dict(PAIRS["demo"].sampling)
+    defaults = SamplingSettings()
+    assert real == {name: getattr(defaults, name) for name in demo} != demo
 
 
 def test_a_stranger_cannot_probe_folders_or_inject_html(context: AppContext) -> None:

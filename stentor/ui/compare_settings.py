@@ -30,12 +30,13 @@ class SettingsPanel:
 
     def __init__(self, context: AppContext) -> None:
         self.context = context
-        self.badge = gr.HTML(badge(SamplingSettings(), SamplingSettings()), elem_id="match-badge")
+        start = from_json(SamplingSettings, dict(context.pair.sampling))
+        self.badge = gr.HTML(badge(start, start), elem_id="match-badge")
         with gr.Accordion("Settings", open=False, elem_id="settings"):
             with gr.Row():
                 self.models = {side: self._model_menu(side) for side in SIDES}
             with gr.Row(elem_classes=["option-grid"]):
-                self.shared = widgets_for(SamplingSettings)
+                self.shared = widgets_for(SamplingSettings, values=context.pair.sampling)
                 self.dice = gr.Button("Roll the seed", size="sm", elem_id="dice")
             self.overflow = gr.Radio(
                 [(text, name) for name, text in OVERFLOW.items()],

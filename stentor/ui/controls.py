@@ -4,7 +4,8 @@ The settings class is the only place where an option is written down. Knows no t
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import gradio as gr
@@ -17,16 +18,20 @@ Settings = TypeVar("Settings", bound=DataclassInstance)
 MAX_SLIDER_STOPS = 4_000
 # More choices than this are easier to read in a list than side by side.
 MAX_RADIO_CHOICES = 3
+NO_VALUES: Mapping[str, Any] = MappingProxyType({})
 
 
-def widgets_for(settings_class: type, *, only: Sequence[str] = ()) -> dict[str, Component]:
+def widgets_for(
+    settings_class: type, *, only: Sequence[str] = (), values: Mapping[str, Any] = NO_VALUES
+) -> dict[str, Component]:
     """Create one widget per knob in the present layout, by option name, in declared order.
 
-    `only` limits the options.
+    `only` limits the options; `values` are begun with in place of the defaults.
     """
-    fields = {item.name: item for item in dataclasses.fields(settings_class)}
+    defaults = {item.name: item.default for item in dataclasses.fields(settings_class)}
+    start = {**defaults, **values}
     return {
-        name: _widget(name, option, fields[name].default)
+        name: _widget(name, option, start[name])
         for name, option in knobs(settings_class).items()
         if not only or name in only
     }

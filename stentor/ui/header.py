@@ -8,7 +8,9 @@ from typing import Any
 
 import gradio as gr
 
+from stentor.engine.sampling import SamplingSettings
 from stentor.errors import StentorError
+from stentor.knobs import to_json
 from stentor.models import PAIRS, Pair, find_model
 from stentor.ui.assets import read_asset
 from stentor.ui.context import (
@@ -57,13 +59,20 @@ def build(context: AppContext) -> gr.HTML:
 
 def connect(banner: gr.HTML, page: Page) -> None:
     """Let the banner's buttons choose the pair, and let it show the chosen one."""
-    page.send(banner.use_real, lambda: _open(PAIRS[REAL_PAIR]))
-    page.send(banner.use_demo, lambda: _open(PAIRS[DEMO_PAIR]))
+    page.send(banner.use_real, lambda: request_pair(PAIRS[REAL_PAIR]))
+    page.send(banner.use_demo, lambda: request_pair(PAIRS[DEMO_PAIR]))
     page.pair.change(list, page.pair, banner, **HIDDEN)
 
 
-def _open(pair: Pair) -> CompareRequest:
-    return compare_request(left=pair.left, right=pair.right)
+def request_pair(pair: Pair) -> CompareRequest:
+    """Return the request for a pair with what suits it; other settings stay as they are."""
+    defaults = to_json(SamplingSettings())
+    settings = {
+        name: pair.sampling.get(name, defaults[name])
+        for known in PAIRS.values()
+        for name in known.sampling
+    }
+    return compare_request(settings=settings, left=pair.left, right=pair.right)
 
 
 def _banner(chosen: tuple[str, str], context: AppContext) -> str:
