@@ -34,6 +34,7 @@ from stentor.runs import (
 from training.pair.manifest import MANIFEST_FILE, check_manifest
 from training.pair.measure import held_out_windows, measure_texts
 from training.pair.pack import BASE, BIG, PAIR_FOLDER, members_of, pack_pair
+from training.pair.repetition import VARIANTS
 from training.recipe import Recipe, recipe_from_json
 from training.recorder import Recorder
 from training.runner import execute
@@ -168,8 +169,8 @@ def test_the_manifest_names_files_recipe_and_figures_and_no_folder_of_this_machi
         assert grown[name] == pytest.approx(base[name], rel=1e-3)  # type: ignore[index]
     repetition: dict[str, dict[str, float]] = values["repetition"]  # type: ignore[assignment]
     assert {name: set(shares) for name, shares in repetition.items()} == {
-        BASE: {"1.0", "1.15"},
-        BIG: {"1.0", "1.15"},
+        BASE: set(VARIANTS),
+        BIG: set(VARIANTS),
     }
     assert all(0 <= share <= 1 for shares in repetition.values() for share in shares.values())
 
@@ -201,7 +202,8 @@ def test_the_cards_tell_what_was_measured(packed: Packed) -> None:
             assert f"| {item['name']} | {item['parameters']:,} | {item['tokens']:,} | " in card
             assert f"{item['bits_per_byte']['story']:.4g} ({item['loss']['story']:.4g})" in card
         for name, shares in values["repetition"].items():  # type: ignore[attr-defined]
-            assert f"| {name} | {shares['1.0']:.0%} | {shares['1.15']:.0%} |" in card
+            row = " | ".join([name, *(f"{shares[variant]:.0%}" for variant in VARIANTS)])
+            assert f"| {row} |" in card
         assert "../SOURCES.md" in card and "no facts to rely on" in card
         assert str(packed.run.folder.parent) not in card
     assert "zero\\_pad in width" in big and "zero\\_pad" not in base

@@ -1,14 +1,15 @@
 """Loops are counted as a reader would see them, in texts that the playground itself would write."""
 
-from dataclasses import replace
 from pathlib import Path
 
 from stentor.engine.engine import GenerationRequest
+from stentor.engine.sampling import SamplingSettings
 from stentor.evaluation_store import EvaluationSettings
 from stentor.evaluation_work import sampling_for
+from stentor.knobs import from_json, to_json
 from stentor.prompts import find_category, prompts_of
 from stentor.store import ModelStore, prepare_prompt
-from training.pair.repetition import repeats_itself, repetition_shares
+from training.pair.repetition import VARIANTS, repeats_itself, repetition_shares
 
 
 def test_four_words_in_a_row_that_come_twice_are_a_repetition() -> None:
@@ -26,8 +27,8 @@ def test_shares_are_of_what_the_playground_writes(tiny_model_folder: Path) -> No
         assert repetition_shares(store, tiny_model_folder, prompts) == shares
         loaded = store.load(str(tiny_model_folder))
         sampling = sampling_for(find_category("science"), EvaluationSettings(seed=0))
-        for name, penalty in (("1.0", 1.0), ("1.15", 1.15)):
-            own = replace(sampling, repetition_penalty=penalty)
+        for name, changes in VARIANTS.items():
+            own = from_json(SamplingSettings, {**to_json(sampling), **changes})
             texts = []
             for prompt in prompts:
                 token_ids = prepare_prompt(loaded, prompt.text).token_ids

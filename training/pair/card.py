@@ -4,11 +4,11 @@ Words about what such small models can do are the same for every pair; figures a
 """
 
 from stentor.loading import Checkpoint, read_json
-from stentor.prompts import ALL, prompts_of
+from stentor.prompts import ALL, categories, prompts_of
 from training.checkpoint import GROWTH_FILE
 from training.hand_over.model_card import line, number, table
 from training.pair.manifest import Origin, PairFigures, rebuild_command, without_folders
-from training.pair.repetition import PENALTIES, SEED
+from training.pair.repetition import SEED, START, VARIANTS
 from training.recipe import Recipe, Stage
 from training.settings import (
     OPTIMIZER_NAMES,
@@ -148,14 +148,23 @@ def _two(bits_per_byte: float, loss: float) -> str:
 
 def _repetition(figures: PairFigures) -> str:
     rows = [
-        (name, *(f"{shares[penalty]:.0%}" for penalty in PENALTIES))
+        (name, *(f"{shares[variant]:.0%}" for variant in VARIANTS))
         for name, shares in figures.repetition.items()
     ]
-    head = ("model", *(f"repetition penalty {penalty}" for penalty in PENALTIES))
+    usual = [category.temperature for category in categories().values()]
+    warm, penalty = START["temperature"], START["repetition_penalty"]
+    head = (
+        "model",
+        "temperature of the category",
+        f"with repetition penalty {penalty:g}",
+        f"temperature {warm:g}",
+        f"temperature {warm:g}, penalty {penalty:g}",
+    )
     return (
         "The share of continuations in which the same four words in a row come twice: the "
-        f"{len(prompts_of(ALL))} prompts of the playground, at the settings of each category, seed "
-        f"{SEED}, computed in {figures.engine['precision']}.\n\n{table(head, rows)}"
+        f"{len(prompts_of(ALL))} prompts of the playground, at the temperature of each category "
+        f"({min(usual):g} to {max(usual):g}) and at the one that the playground begins with for "
+        f"this pair; seed {SEED}, computed in {figures.engine['precision']}.\n\n{table(head, rows)}"
     )
 
 

@@ -36,7 +36,7 @@ class CheckpointFigures:
 class PairFigures:
     """What was measured of a pair, the checkpoints in the order of training.
 
-    `repetition`: by model and by repetition penalty, the share of continuations that repeat
+    `repetition`: by model and by variant of the settings, the share of continuations that repeat
     themselves. `engine`: what they were generated with.
     """
 

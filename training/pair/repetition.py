@@ -1,24 +1,32 @@
 """How often a model repeats itself: the playground's prompts through the playground's own engine.
 
 A continuation repeats itself where the same four words in a row, in small letters, come twice in
-it. Settings are those of each prompt's category, the seed is 0. Knows no run.
+it. Settings are those of each prompt's category but for what VARIANTS names. Knows no run.
 """
 
-from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from stentor.engine.engine import GenerationRequest
+from stentor.engine.sampling import SamplingSettings
 from stentor.engine.stream import StopReason, Stream
 from stentor.errors import ModelError
 from stentor.evaluation_store import EvaluationSettings
 from stentor.evaluation_work import sampling_for
+from stentor.knobs import from_json, to_json
+from stentor.models import PAIRS
 from stentor.prompts import Prompt, find_category
 from stentor.scorers import WORD, distinct_share
 from stentor.store import LoadedModel, ModelStore, prepare_prompt
 
-# By their names in a manifest: off, and a usual strength against loops.
-PENALTIES = {"1.0": 1.0, "1.15": 1.15}
+START = PAIRS["demo"].sampling  # what the page begins with for the embedded pair
+# By their names in a manifest: each with and without the penalty, for that is what it is for.
+VARIANTS: dict[str, Mapping[str, float]] = {
+    "category": {},
+    "category, penalty": {"repetition_penalty": START["repetition_penalty"]},
+    "start without penalty": {"temperature": START["temperature"]},
+    "start": START,
+}
 PHRASE_WORDS = 4
 SEED = 0
 SESSION = "pair"
@@ -32,30 +40,30 @@ def repeats_itself(text: str) -> bool:
 def repetition_shares(
     store: ModelStore, folder: Path, prompts: tuple[Prompt, ...]
 ) -> dict[str, float]:
-    """Return the share of continuations that repeat themselves, by the repetition penalty.
+    """Return the share of continuations that repeat themselves, by the name of the variant.
 
     Raises:
         ModelError: the model cannot be loaded, or it failed at a prompt.
         PromptError: a prompt does not fit into its context.
     """
     loaded = store.load(str(folder))
-    return {name: _share(loaded, prompts, penalty) for name, penalty in PENALTIES.items()}
+    return {name: _share(loaded, prompts, changes) for name, changes in VARIANTS.items()}
 
 
-def _share(loaded: LoadedModel, prompts: tuple[Prompt, ...], penalty: float) -> float:
+def _share(loaded: LoadedModel, prompts: tuple[Prompt, ...], changes: Mapping[str, float]) -> float:
     num_repeating = 0
     # No more at a time than are decoded together: a session may not have too many waiting.
     for first in range(0, len(prompts), loaded.engine.num_slots):
         group = prompts[first : first + loaded.engine.num_slots]
-        streams = [_submit(loaded, prompt, penalty) for prompt in group]
+        streams = [_submit(loaded, prompt, changes) for prompt in group]
         num_repeating += sum(map(repeats_itself, _texts(streams)))
     return num_repeating / len(prompts)
 
 
-def _submit(loaded: LoadedModel, prompt: Prompt, penalty: float) -> Stream:
+def _submit(loaded: LoadedModel, prompt: Prompt, changes: Mapping[str, float]) -> Stream:
     category = find_category(prompt.category)
-    sampling = sampling_for(category, EvaluationSettings(seed=SEED))
-    sampling = replace(sampling, repetition_penalty=penalty)
+    usual = to_json(sampling_for(category, EvaluationSettings(seed=SEED)))
+    sampling = from_json(SamplingSettings, {**usual, **changes})
     token_ids = prepare_prompt(loaded, prompt.text).token_ids
     return loaded.engine.submit(GenerationRequest(token_ids, sampling, SESSION))
 
