@@ -19,7 +19,6 @@ EMBEDDED = assets_folder() / "models"
 CORPORA = ("stage1_general.parquet", "stage2_narrative.parquet", "stage3_textbook.parquet")
 
 
-@pytest.mark.skipif(not (EMBEDDED / MANIFEST_FILE).exists(), reason="packed before manifests were")
 def test_the_embedded_pair_is_whole_and_its_recipe_still_one() -> None:
     assert check_manifest(EMBEDDED) == []
     values = json.loads((EMBEDDED / MANIFEST_FILE).read_text(encoding="utf-8"))

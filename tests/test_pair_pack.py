@@ -200,7 +200,7 @@ def test_the_cards_tell_what_was_measured(packed: Packed) -> None:
     for card in (base, big):
         for item in values["checkpoints"]:  # type: ignore[attr-defined]
             assert f"| {item['name']} | {item['parameters']:,} | {item['tokens']:,} | " in card
-            assert f"{item['bits_per_byte']['story']:.4g} ({item['loss']['story']:.4g})" in card
+            assert f"{item['bits_per_byte']['story']:.3f} ({item['loss']['story']:.3f})" in card
         for name, shares in values["repetition"].items():  # type: ignore[attr-defined]
             row = " | ".join([name, *(f"{shares[variant]:.0%}" for variant in VARIANTS)])
             assert f"| {row} |" in card

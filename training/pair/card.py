@@ -143,7 +143,7 @@ def _held_out(stage: Stage, figures: PairFigures) -> str:
 
 
 def _two(bits_per_byte: float, loss: float) -> str:
-    return f"{number(bits_per_byte)} ({number(loss)})"
+    return f"{bits_per_byte:.3f} ({loss:.3f})"
 
 
 def _repetition(figures: PairFigures) -> str:
