@@ -3,8 +3,6 @@
 import json
 from dataclasses import replace
 
-import pytest
-
 from stentor.home import assets_folder
 from training.pair.manifest import (
     MANIFEST_FILE,
