@@ -5,7 +5,9 @@
 zero_pad (Gesmundo and Maile 2023, arXiv 2308.06103; the eps is ours): the stream becomes [x, 0].
 RMS([x, 0]) = RMS(x) sqrt(d / D), so gains are multiplied by sqrt(d / D) and eps by d / D. Nothing
 writes into the new channels yet, nothing new writes into the old ones, and the rest is random: it
-gets gradients as soon as the writers have moved.
+gets gradients as soon as the writers have moved. It is as large as the old weights: beside trained
+units, new ones of N(0, 0.02) are so quiet that Muon, which moves a matrix as a whole, never gets to
+what reads them (training/LOG.md).
 
 clone (HyperCloning, arXiv 2409.12903; uneven split: LEMON, arXiv 2310.07999): the stream becomes
 [x, x, ..]. RMS([x, x]) = RMS(x): gains are repeated and eps stays. A row over r copies of its input
@@ -74,7 +76,7 @@ def zero_pad(weights: Weights, source: LlamaShape, target: LlamaShape, draw: Dra
         elif name.endswith(WRITERS) or name == EMBEDDING:
             new = torch.zeros(size, dtype=old.dtype)
         else:
-            new = normal(size, draw.generator, old.dtype)
+            new = normal(size, draw.generator, old.dtype, std=_rms(old))
         new = _with_corner(new, old)
         grown[name] = new * gain if old.dim() == 1 else new
     return grown
@@ -146,8 +148,12 @@ def _silent_noise(old: torch.Tensor, num_copies: int, draw: Draw) -> torch.Tenso
     noise = normal((num_copies, *old.shape), draw.generator, old.dtype, std=1.0)
     # Taking the mean away takes 1 / copies of the variance with it.
     noise = (noise - noise.mean(dim=0)) / math.sqrt(1 - 1 / num_copies)
-    rms = float(old.square().mean().sqrt())
-    return torch.cat(list(noise * (NOISE_AMPLITUDE * rms / num_copies)), dim=1)
+    return torch.cat(list(noise * (NOISE_AMPLITUDE * _rms(old) / num_copies)), dim=1)
+
+
+def _rms(weights: torch.Tensor) -> float:
+    """Return the root mean square."""
+    return float(weights.square().mean().sqrt())
 
 
 def _clone_problems(source: LlamaShape, target: LlamaShape) -> list[str]:
