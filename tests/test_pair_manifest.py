@@ -7,6 +7,7 @@ from stentor.home import assets_folder
 from training.pair.manifest import (
     MANIFEST_FILE,
     check_manifest,
+    is_named,
     rebuild_command,
     without_folders,
 )
@@ -20,7 +21,9 @@ CORPORA = ("stage1_general.parquet", "stage2_narrative.parquet", "stage3_textboo
 def test_the_embedded_pair_is_whole_and_its_recipe_still_one() -> None:
     assert check_manifest(EMBEDDED) == []
     values = json.loads((EMBEDDED / MANIFEST_FILE).read_text(encoding="utf-8"))
-    assert recipe_from_json(values["recipe"]).pair
+    recipe = recipe_from_json(values["recipe"])
+    assert is_named(recipe), "the recipe was changed and the pair not made again"
+    assert values["command"] == rebuild_command(recipe)
 
 
 def test_a_pair_of_the_named_recipe_is_made_again_by_name() -> None:
@@ -33,7 +36,9 @@ def test_a_pair_of_the_named_recipe_is_made_again_by_name() -> None:
         replace(recipe, name="mine"),
         with_settings(recipe, recipe.stages[-1].name, learning_rate=1e-4),
     ):
-        assert rebuild_command(changed) == "python -m training run recipe.json"
+        assert rebuild_command(changed) == "python -m training run recipe.json --corpora DIR"
+    told = replace(recipe, notes=(), sample_prompts=("Once",), title="Mine")
+    assert rebuild_command(told) == named, "words do not change the weights"
 
 
 def test_a_recipe_for_others_names_no_folder() -> None:

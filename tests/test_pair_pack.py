@@ -25,13 +25,12 @@ from stentor.jobs import start, wait_until_ended
 from stentor.loading import open_checkpoint_folder
 from stentor.runs import (
     Run,
-    append_event,
     current_status,
     list_checkpoints,
     read_events,
     tail_log,
 )
-from training.pair.manifest import MANIFEST_FILE, check_manifest
+from training.pair.manifest import MANIFEST_FILE, RECIPE_FILE, check_manifest
 from training.pair.measure import held_out_windows, measure_texts
 from training.pair.pack import BASE, BIG, PAIR_FOLDER, members_of, pack_pair
 from training.pair.repetition import VARIANTS
@@ -127,7 +126,8 @@ def test_a_kill_while_it_packs_is_mended_by_a_resume(packed: Packed) -> None:
 
 
 def test_a_pair_is_two_model_folders_of_half_precision(packed: Packed) -> None:
-    assert {path.name for path in packed.folder.iterdir()} == {BASE, BIG, MANIFEST_FILE}
+    names = {path.name for path in packed.folder.iterdir()}
+    assert names == {BASE, BIG, MANIFEST_FILE, RECIPE_FILE}
     assert {path.name for path in (packed.folder / BASE).iterdir()} == FILES
     assert {path.name for path in (packed.folder / BIG).iterdir()} == {*FILES, "growth.json"}
     sizes = {name: open_checkpoint_folder(packed.folder / name).shape for name in (BASE, BIG)}
@@ -154,8 +154,9 @@ def test_the_manifest_names_files_recipe_and_figures_and_no_folder_of_this_machi
     assert getattr(recipe.stages[3].settings, "sources")[0].paths == ("stage_story.jsonl",)  # noqa: B009
     assert (values["run"], values["command"]) == (
         packed.run.id,
-        "python -m training run recipe.json",
+        "python -m training run recipe.json --corpora DIR",
     )
+    assert set(values["text_digests"]) == {"base", "general", "story"}  # type: ignore[call-overload]
     checkpoints: list[dict[str, object]] = values["checkpoints"]  # type: ignore[assignment]
     assert [item["name"] for item in checkpoints] == ["base", "grown", "general", "story"]
     steps = 2 * 4 * 512
@@ -195,7 +196,7 @@ def test_the_cards_tell_what_was_measured(packed: Packed) -> None:
     values = manifest_of(packed.folder)
     base = (packed.folder / BASE / "README.md").read_text()
     big = (packed.folder / BIG / "README.md").read_text()
-    assert base.startswith("---\nlanguage: en\nlicense: cc-by-sa-4.0\n")
+    assert base.startswith("---\nlanguage: en\nlicense: other\n"), "nobody knows the text's licence"
     assert "# Stentor demo base" in base and "# Stentor demo big" in big
     for card in (base, big):
         for item in values["checkpoints"]:  # type: ignore[attr-defined]
@@ -204,7 +205,8 @@ def test_the_cards_tell_what_was_measured(packed: Packed) -> None:
         for name, shares in values["repetition"].items():  # type: ignore[attr-defined]
             row = " | ".join([name, *(f"{shares[variant]:.0%}" for variant in VARIANTS)])
             assert f"| {row} |" in card
-        assert "../SOURCES.md" in card and "no facts to rely on" in card
+        assert "| story | not stated by whoever trained it |" in card and "SOURCES.md" not in card
+        assert "no facts to rely on" in card and "It stands in for" not in card
         assert str(packed.run.folder.parent) not in card
     assert "zero\\_pad in width" in big and "zero\\_pad" not in base
     assert "against the base: general" in big and "against the base" not in base
@@ -237,7 +239,8 @@ def test_a_stop_while_it_packs_ends_the_run_and_a_resume_packs_the_same_bytes(
 ) -> None:
     run = copy_of(packed.run, tmp_path)
     shutil.rmtree(run.folder / PAIR_FOLDER)
-    run.events_file.write_text("")
+    events = [line for line in run.events_file.read_text().splitlines() if '"packing"' not in line]
+    run.events_file.write_text("\n".join([*events, ""]))
     watch = Thread(target=stop_when_it_packs, args=(run,))
     watch.start()
     assert execute(run) == 0
@@ -265,18 +268,45 @@ def test_documents_that_a_stage_trained_on_are_no_held_out_text(
 ) -> None:
     """Of a text too short for whole documents, a stage trains on those that others hold out."""
     run = copy_of(packed.run, tmp_path)
-    append_event(run, "data", stage="general", held_out_by="windows")
-    with pytest.raises(DataError, match="text of stage general was too short to hold whole"):
+    (source,) = (run.data_folder / "general").glob("*/manifest.json")
+    source.write_text(source.read_text().replace('"documents"', '"windows"'))
+    with pytest.raises(DataError, match="text of stage general is too short to hold whole"):
+        pack_pair(context_of(run, packed.recipe))
+    shutil.rmtree(run.data_folder / "general")
+    with pytest.raises(DataError, match="empty `pair` in its recipe.json and resume"):
         pack_pair(context_of(run, packed.recipe))
 
 
-def test_a_damaged_checkpoint_is_not_packed(packed: Packed, tmp_path: Path) -> None:
-    run = copy_of(packed.run, tmp_path)
-    weights = run.checkpoints_folder / "expand-000000" / "model.safetensors"
+def damage(run: Run, checkpoint: str) -> None:
+    weights = run.checkpoints_folder / checkpoint / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\xff")
-    with pytest.raises(ModelError, match="is not what was written"):
-        pack_pair(context_of(run, packed.recipe))
-    assert not list(run.folder.glob(f".{PAIR_FOLDER}*"))
+
+
+def test_a_pair_is_packed_without_the_figures_of_a_damaged_checkpoint(
+    packed: Packed, tmp_path: Path
+) -> None:
+    run = copy_of(packed.run, tmp_path)
+    damage(run, "general-000002")
+    shutil.rmtree(run.checkpoints_folder / "expand-000000")
+    assert pack_pair(context_of(run, packed.recipe))
+    checkpoints: list[dict[str, object]] = manifest_of(run.folder / PAIR_FOLDER)["checkpoints"]  # type: ignore[assignment]
+    assert [item["name"] for item in checkpoints] == ["base", "story"]
+    warnings = [str(e["message"]) for e in read_events(run) if e["kind"] == "warning"]
+    assert [text.rpartition(" of ")[2] for text in warnings[-2:]] == ["grown.", "general."]
+
+
+def test_a_run_whose_base_is_damaged_stops_before_it_trains_on_for_hours(
+    packed: Packed, tmp_path: Path
+) -> None:
+    """The trainer once went on from a later stage, and found out when all was done."""
+    run = copy_of(packed.run, tmp_path)
+    damage(run, "base-000002")
+    shutil.rmtree(run.checkpoints_folder / "story-000002")
+    assert execute(run) == 2
+    status = current_status(run)
+    assert "is not what was written" in str(status.error)
+    assert "empty `pair` in its recipe.json" in str(status.error)
+    assert not (run.checkpoints_folder / "story-000002").exists(), "nothing was trained"
 
 
 def test_members_are_named_by_what_they_are(packed: Packed) -> None:

@@ -23,7 +23,7 @@ from training.checkpoint import finished_checkpoint, open_sound
 from training.hardware import machine_to_json
 from training.launch import become_launcher, check_shares, end_with, num_processes
 from training.pair.measure import check_held_out
-from training.pair.pack import pack_pair
+from training.pair.pack import check_packable, pack_pair
 from training.recipe import Recipe, Stage, check_text, recipe_from_json, sources_of
 from training.recorder import Recorder, SilentRecorder
 from training.retention import newest_sound_checkpoint, prune_checkpoints
@@ -87,11 +87,13 @@ def _checked_recipe(run: Run) -> Recipe:
         raise RunError(refusal)
     recipe = recipe_from_json(read_recipe(run))
     check_machine(recipe)
-    if not list_checkpoints(run):  # later, text that was read already may be gone
+    is_new = not list_checkpoints(run)
+    if is_new or recipe.pair:  # else text that was read already may be gone
         check_text(recipe)
+    if is_new:
         check_sources(recipe)
-        if recipe.pair:
-            check_held_out(recipe)
+    if recipe.pair:  # a pair is measured on the text in the end
+        check_held_out(recipe)
     return recipe
 
 
@@ -161,7 +163,7 @@ def _first_needed(context: StageContext) -> int:
     """Return the number of the last stage with a sound checkpoint; what came before is not needed.
 
     An earlier stage may have lost its checkpoint, or a bit of it, while a later one went on from
-    it: to train it again would take days and change nothing.
+    it: to train it again would take days and change nothing. (A pair needs its base: `_look_back`.)
     """
     stages = context.recipe.stages
     for number in reversed(range(len(stages))):
@@ -177,9 +179,13 @@ def _first_needed(context: StageContext) -> int:
 def _look_back(stages: tuple[Stage, ...], context: StageContext) -> None:
     """Tell, of stages that are behind, the news that a kill swallowed and damage of their results.
 
-    Nothing needs these any more, but someone may open one.
+    Nothing needs these any more but a pair; yet someone may open one.
+
+    Raises:
+        ModelError: a model that is to be packed is damaged or gone.
     """
     for stage in stages:
+        check_packable(stage, context)
         folder = context.final_folder(stage)
         try:
             if folder.exists():

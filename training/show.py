@@ -25,6 +25,7 @@ def describe_recipe(recipe: Recipe) -> str:
         _describe_alarms(recipe.alarms),
         "",
         *(line for stage in recipe.stages for line in (*_describe_stage(stage), "")),
+        *([f"In the end: {' and '.join(recipe.pair)} are packed as a pair"] if recipe.pair else []),
         *(f"Note: {note}" for note in recipe.notes),
     ]
     return "\n".join(lines).rstrip()

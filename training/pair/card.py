@@ -1,13 +1,19 @@
 """The two model cards of a packed pair, in plain Markdown: every number was measured.
 
 Words about what such small models can do are the same for every pair; figures are the pair's own.
+Of a named recipe the card is that of the embedded pair, with its place and its licence.
 """
 
-from stentor.loading import Checkpoint, read_json
+from collections.abc import Mapping
+from typing import Any
+
+from stentor.engine.sampling import SamplingSettings
+from stentor.loading import Checkpoint
 from stentor.prompts import ALL, categories, prompts_of
-from training.checkpoint import GROWTH_FILE
-from training.hand_over.model_card import line, number, table
-from training.pair.manifest import Origin, PairFigures, rebuild_command, without_folders
+from training.hand_over.model_card import licence_of, line, number, table
+from training.pair.manifest import PairFigures, is_named, rebuild_command, without_folders
+from training.pair.measure import text_sources
+from training.pair.origin import Origin
 from training.pair.repetition import SEED, START, VARIANTS
 from training.recipe import Recipe, Stage
 from training.settings import (
@@ -29,20 +35,20 @@ def write_card(
 ) -> str:
     """Return the card of the packed model `name`, whose weights are the end of `stage`."""
     parts = [
-        _front_matter(),
+        _front_matter(origin.recipe),
         f"# Stentor {name.replace('-', ' ')}",
-        _introduction(name),
+        _introduction(name, origin.recipe),
         _shape(model, stage, figures, origin),
         "## How it was trained",
-        _training(model, stage, without_folders(origin.recipe)),
+        _training(stage, origin),
         "## Held-out text",
         _held_out(stage, figures),
         "## Repetition",
         _repetition(figures),
         "## What it can and cannot do",
-        _limits(name, figures),
+        _limits(name, model, figures),
         "## Data and licence",
-        _data(),
+        _data(origin.recipe),
         "## Making it again",
         f"`{rebuild_command(origin.recipe)}` (run {line(origin.run)}; `../manifest.json` has the "
         "recipe, the versions and the hash of every file).",
@@ -50,20 +56,23 @@ def write_card(
     return "\n\n".join(parts) + "\n"
 
 
-def _front_matter() -> str:
+def _front_matter(recipe: Recipe) -> str:
+    licence = LICENCE if is_named(recipe) else "other"
     return (
-        f"---\nlanguage: en\nlicense: {LICENCE}\nlibrary_name: transformers\n"
+        f"---\nlanguage: en\nlicense: {licence}\nlibrary_name: transformers\n"
         "pipeline_tag: text-generation\n---"
     )
 
 
-def _introduction(name: str) -> str:
+def _introduction(name: str, recipe: Recipe) -> str:
     kind = name.rpartition("-")[2]
     grown = ", grown out of the demo base by the playground's own trainer" if kind == "big" else ""
+    text = f"A very small English base language model{grown}"
+    if not is_named(recipe):
+        return f"{text}, packed with its pair by the recipe {line(recipe.name)}."
     return (
-        f"A very small English base language model{grown}, made so that the Stentor playground "
-        f"works offline. It stands in for {REAL_MODELS[kind]}; it is not that model and was not "
-        "made by its author."
+        f"{text}, made so that the Stentor playground works offline. It stands in for "
+        f"{REAL_MODELS[kind]}; it is not that model and was not made by its author."
     )
 
 
@@ -85,15 +94,16 @@ def _shape(model: Checkpoint, stage: Stage, figures: PairFigures, origin: Origin
     return table(("", ""), rows)
 
 
-def _training(model: Checkpoint, stage: Stage, recipe: Recipe) -> str:
+def _training(stage: Stage, origin: Origin) -> str:
     """Return the stages that led to the model."""
+    recipe = without_folders(origin.recipe)
     until = [item.name for item in recipe.stages].index(stage.name) + 1
     start = "" if recipe.start is None else f"Starts from {line(recipe.start)}.\n\n"
-    rows = [(item.name, _how(item, model)) for item in recipe.stages[:until]]
+    rows = [(item.name, _how(item, origin.growths)) for item in recipe.stages[:until]]
     return start + table(("stage", "how"), rows)
 
 
-def _how(stage: Stage, model: Checkpoint) -> str:
+def _how(stage: Stage, growths: Mapping[str, Mapping[str, Any]]) -> str:
     settings = stage.settings
     if isinstance(settings, PretrainSettings):
         return (
@@ -108,11 +118,13 @@ def _how(stage: Stage, model: Checkpoint) -> str:
             f"trained on {describe_sources(settings.sources)}"
         )
     assert isinstance(settings, ExpandSettings)
-    growth = read_json(model.folder / GROWTH_FILE)
+    how = f"{settings.width} in width, {settings.depth} in depth"
+    growth = growths.get(stage.name)
+    if growth is None:  # its report is lost
+        return how
     return (
-        f"{growth.get('width')} in width, {growth.get('depth')} in depth: from "
-        f"{growth.get('parameters_before'):,} to {growth.get('parameters_after'):,} parameters; "
-        f"largest change of a logit {number(growth.get('max_logit_difference'))} of "
+        f"{how}: from {growth.get('parameters_before'):,} to {growth.get('parameters_after'):,} "
+        f"parameters; largest change of a logit {number(growth.get('max_logit_difference'))} of "
         f"{number(growth.get('max_logit'))}"
     )
 
@@ -152,23 +164,26 @@ def _repetition(figures: PairFigures) -> str:
         for name, shares in figures.repetition.items()
     ]
     usual = [category.temperature for category in categories().values()]
+    lengths = [category.max_new_tokens for category in categories().values()]
     warm, penalty = START["temperature"], START["repetition_penalty"]
     head = (
         "model",
-        "temperature of the category",
+        "as the category",
         f"with repetition penalty {penalty:g}",
-        f"temperature {warm:g}",
-        f"temperature {warm:g}, penalty {penalty:g}",
+        "as the playground, without its penalty",
+        f"with penalty {penalty:g}",
     )
     return (
         "The share of continuations in which the same four words in a row come twice: the "
-        f"{len(prompts_of(ALL))} prompts of the playground, at the temperature of each category "
-        f"({min(usual):g} to {max(usual):g}) and at the one that the playground begins with for "
-        f"this pair; seed {SEED}, computed in {figures.engine['precision']}.\n\n{table(head, rows)}"
+        f"{len(prompts_of(ALL))} prompts of the playground, as their categories are set "
+        f"(temperature {min(usual):g} to {max(usual):g}, {min(lengths)} to {max(lengths)} tokens) "
+        f"and as the playground begins for the embedded pair (temperature {warm:g}, "
+        f"{SamplingSettings().max_new_tokens} tokens); seed {SEED}, computed in "
+        f"{figures.engine['precision']}.\n\n{table(head, rows)}"
     )
 
 
-def _limits(name: str, figures: PairFigures) -> str:
+def _limits(name: str, model: Checkpoint, figures: PairFigures) -> str:
     big = _comparison(figures)
     lines = [
         "It continues English text in the manner of what it read, a few sentences at a time. It "
@@ -177,7 +192,7 @@ def _limits(name: str, figures: PairFigures) -> str:
         *([big] if name.endswith("big") else []),
         "It knows no facts to rely on: names, dates and numbers in its text are mostly invented.",
         "It cannot calculate, write programs that work, follow an instruction or keep to a subject "
-        f"for long, and it sees at most {WINDOW_TOKENS} tokens.",
+        f"for long, and it sees at most {model.shape.context_length:,} tokens.",
         "It was not taught to answer or to refuse. It repeats the manners, the prejudices and the "
         "errors of its sources.",
         "For looking inside and for learning, not for use.",
@@ -195,9 +210,13 @@ def _comparison(figures: PairFigures) -> str:
     return f"Bits per byte it needs for held-out text, against the base: {', '.join(parts)}."
 
 
-def _data() -> str:
-    return (
-        "The text of the embedded pair is openly licensed; every work is listed with its licence "
-        "in `../SOURCES.md`, and the share-alike ones are why the weights are CC BY-SA 4.0. A pair "
-        "packed from other text needs a list of its own, and perhaps another licence."
-    )
+def _data(recipe: Recipe) -> str:
+    if is_named(recipe):
+        return (
+            "The text of the embedded pair is openly licensed; every work is listed with its "
+            "licence in `../SOURCES.md`, and the share-alike ones are why the weights are CC BY-SA "
+            "4.0. A pair packed from other text needs a list of its own, and perhaps another "
+            "licence."
+        )
+    sources = text_sources(without_folders(recipe)).items()
+    return table(("text", "licence"), [(name, licence_of(source)) for name, source in sources])

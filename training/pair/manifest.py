@@ -12,12 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from stentor.runs import write_json
+from training.alarm_settings import AlarmSettings
 from training.pair.measure import TextLoss, WindowedText
+from training.pair.origin import Origin
+from training.pair.repetition import repetition_settings
 from training.recipe import Recipe, Stage, recipe_to_json
 from training.recipes import RECIPES, find_recipe
 from training.settings import ExpandSettings
 
 MANIFEST_FILE = "manifest.json"
+RECIPE_FILE = "recipe.json"
 Paths = tuple[str, ...]
 
 
@@ -46,22 +50,17 @@ class PairFigures:
     engine: Mapping[str, str]
 
 
-@dataclass(frozen=True)
-class Origin:
-    """Where a pair comes from; `machine` is in words."""
-
-    recipe: Recipe
-    run: str
-    versions: Mapping[str, str]
-    machine: str
-
-
 def write_manifest(folder: Path, figures: PairFigures, origin: Origin) -> None:
-    """Write the manifest of all files that are in `folder` now.
+    """Write the manifest of all files that are in `folder` now, the last of them.
+
+    A recipe that no name stands for is written beside it, waiting for its text.
 
     Raises:
         OSError: a file cannot be read, or the manifest not be written.
     """
+    if not is_named(origin.recipe):
+        recipe = _without_text(without_folders(origin.recipe))
+        write_json(folder / RECIPE_FILE, recipe_to_json(recipe))
     values = {
         "files": {name: _facts(folder / name) for name in _file_names(folder)},
         "command": rebuild_command(origin.recipe),
@@ -69,8 +68,10 @@ def write_manifest(folder: Path, figures: PairFigures, origin: Origin) -> None:
         "run": origin.run,
         "versions": dict(origin.versions),
         "machine": origin.machine,
+        "text_digests": dict(origin.text_digests),
         "checkpoints": [_checkpoint_to_json(checkpoint) for checkpoint in figures.checkpoints],
         "repetition": figures.repetition,
+        "repetition_settings": repetition_settings(),
         "engine": figures.engine,
         "held_out": {
             name: {
@@ -113,17 +114,34 @@ def check_manifest(folder: Path) -> list[str]:
 def rebuild_command(recipe: Recipe) -> str:
     """Return the command that makes the pair again: by name, where the recipe is the named one.
 
-    Else by a file, which is to hold the manifest's `recipe` with the paths of the text in it. Which
-    machine did it is no matter.
+    Else by the recipe.json beside the manifest. Which machine did it is no matter.
     """
-    is_named = recipe.name in RECIPES and _essence(recipe) == _essence(find_recipe(recipe.name))
-    return f"python -m training run {f'{recipe.name} --corpora DIR' if is_named else 'recipe.json'}"
+    name = recipe.name if is_named(recipe) else RECIPE_FILE
+    return f"python -m training run {name} --corpora DIR"
+
+
+def is_named(recipe: Recipe) -> bool:
+    """Tell whether the models of a recipe are those that its name stands for, given its text."""
+    return recipe.name in RECIPES and _essence(recipe) == _essence(find_recipe(recipe.name))
 
 
 def _essence(recipe: Recipe) -> Recipe:
     """Return what of a recipe decides the weights, without where its text is."""
-    stages = tuple(_with_paths(stage, lambda _: ()) for stage in recipe.stages)
-    return replace(recipe, stages=stages, num_threads=None, num_processes=None, devices="")
+    return replace(
+        _without_text(recipe),
+        title="",
+        purpose="",
+        notes=(),
+        sample_prompts=(),
+        alarms=AlarmSettings(),
+        num_threads=None,
+        num_processes=None,
+        devices="",
+    )
+
+
+def _without_text(recipe: Recipe) -> Recipe:
+    return replace(recipe, stages=tuple(_with_paths(s, lambda _: ()) for s in recipe.stages))
 
 
 def without_folders(recipe: Recipe) -> Recipe:

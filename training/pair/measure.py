@@ -8,7 +8,7 @@ and hold windows out; such a text has nothing to be measured on here. Writes no 
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import chain, count, islice
 
 import torch
 from tokenizers import Tokenizer
@@ -171,9 +171,9 @@ def text_sources(recipe: Recipe) -> dict[str, Source]:
     names = [source.name for source in found]
     labels: dict[str, Source] = {}
     for source in found:
-        label = source.name if names.count(source.name) == 1 else source.describe()
-        number = sum(label in (other, other.rpartition(" (")[0]) for other in labels)
-        labels[f"{label} ({number + 1})" if number else label] = source
+        first = source.name if names.count(source.name) == 1 else source.describe()
+        others = (f"{first} ({number})" for number in count(2))
+        labels[next(label for label in chain([first], others) if label not in labels)] = source
     return labels
 
 
@@ -181,7 +181,7 @@ def check_held_out(recipe: Recipe) -> None:
     """Make sure, before a run starts, that a pair can be measured when it ends.
 
     Each text of the recipe must have held-out documents of a window at least, were every byte of
-    them a token; whether they fill one is known when there is a tokenizer.
+    them a token; whether they fill one is known when a stage prepares it (`check_apart`).
 
     Raises:
         DataError: the recipe reads no files, or one of its texts has too little to hold out.
@@ -204,6 +204,20 @@ def check_held_out(recipe: Recipe) -> None:
                 f"{num_bytes:,} bytes are held out to measure it on: about one document in "
                 f"{HELD_OUT_SHARE} is. Give more text, or take `pair` out of the recipe."
             )
+
+
+def check_apart(stage: str, held_out_by: str) -> None:
+    """Refuse to train or to pack a pair with documents that are held out elsewhere.
+
+    Raises:
+        DataError: the text of the stage was too short to keep whole documents apart.
+    """
+    if held_out_by != "documents":
+        raise DataError(
+            f"The text of stage {stage} is too short to hold whole documents out, so it was "
+            "trained on what the pair would be measured on. Give more text in a new run, or one "
+            "whose recipe has no `pair`."
+        )
 
 
 def measure_texts(

@@ -12,16 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stentor.errors import DataError
+from stentor.errors import ModelError
 from stentor.loading import Checkpoint, open_checkpoint_folder, read_json
 from stentor.prompts import ALL, prompts_of
-from stentor.runs import read_events
 from stentor.store import ModelStore
-from training.checkpoint import GROWTH_FILE, end_token_of, open_sound, remove_checkpoint
+from training.checkpoint import end_token_of, open_sound, remove_checkpoint
 from training.disk import flush_files, flush_names, writing
 from training.integrity import TRAINER_FILE
 from training.pair.card import write_card
-from training.pair.manifest import CheckpointFigures, Origin, PairFigures, write_manifest
+from training.pair.manifest import CheckpointFigures, PairFigures, write_manifest
 from training.pair.measure import (
     PAIR_WINDOWS,
     WindowedText,
@@ -29,6 +28,7 @@ from training.pair.measure import (
     measure_texts,
     text_sources,
 )
+from training.pair.origin import NO_PAIR, Origin, origin_of
 from training.pair.repetition import repetition_shares
 from training.recipe import Recipe, Stage
 from training.single import export_checkpoint
@@ -73,36 +73,40 @@ def pack_pair(context: StageContext) -> bool:
     Returns False where a stop was asked for on the way; what was written is deleted then.
 
     Raises:
-        DataError: a text cannot be read any more, or a stage trained on documents that are held
-            out elsewhere, because its text was too short.
+        DataError: a text cannot be read any more, or `origin_of` says why.
         ModelError: a checkpoint of the run is missing or damaged.
         DiskError: there is no room.
     """
-    beside = context.run.folder / f".{PAIR_FOLDER}.partial"
+    final = context.run.folder / PAIR_FOLDER
+    beside = final.with_name(f".{PAIR_FOLDER}.partial")
     try:
         with writing("The pair", context.run.folder, only_when_full=True):
-            shutil.rmtree(beside, ignore_errors=True)
+            for left_by_a_kill in (beside, final.with_name(f".{PAIR_FOLDER}.deleted")):
+                shutil.rmtree(left_by_a_kill, ignore_errors=True)
             beside.mkdir()
             _fill(beside, context)
-            _put_in_place(beside, context.run.folder / PAIR_FOLDER)
+            _put_in_place(beside, final)
     except _StopPacking:
         return False
     finally:  # a full disk needs the room to say so
         shutil.rmtree(beside, ignore_errors=True)
-    context.recorder.say(f"The pair is packed in {context.run.folder / PAIR_FOLDER}")
+    context.recorder.say(f"The pair is packed in {final}")
     return True
 
 
 def members_of(recipe: Recipe) -> tuple[Member, ...]:
     """Return the stages from the one of the base to the one of the grown model, with their names.
 
-    The base is called base, a grown model before training grown, any other by its stage.
+    The base is called base, a grown model before training grown where there is but one of them, any
+    other by its stage.
     """
     names = [stage.name for stage in recipe.stages]
     first, last = (names.index(name) for name in recipe.pair)
+    stages = recipe.stages[first : last + 1]
+    grows_once = [stage.kind for stage in stages].count("expand") == 1
     members = []
-    for stage in recipe.stages[first : last + 1]:
-        name = {"expand": "grown"}.get(stage.kind, stage.name)
+    for stage in stages:
+        name = "grown" if stage.kind == "expand" and grows_once else stage.name
         packed = {recipe.pair[0]: BASE, recipe.pair[1]: BIG}.get(stage.name)
         members.append(Member(stage, "base" if packed == BASE else name, packed))
     return tuple(members)
@@ -110,24 +114,53 @@ def members_of(recipe: Recipe) -> tuple[Member, ...]:
 
 def _fill(folder: Path, context: StageContext) -> None:
     """Write everything, part by part."""
-    _check_apart(context)
-    members = members_of(context.recipe)
+    members = _sound_members(context)
+    origin = origin_of(context)
     _go_on(context, "Packing the pair: the two models")
     for member in members:
-        open_sound(context.final_folder(member.stage), to_resume=False)
         if member.packed:
-            _export(folder / member.packed, member, members, context)
+            _export(folder / member.packed, member, origin, context)
     texts = _held_out_texts(open_checkpoint_folder(folder / BASE), context)
     checkpoints = tuple(_measured(folder, member, texts, context) for member in members)
     repetition, engine = _repetition(folder, context)
     figures = PairFigures(checkpoints, repetition, texts, engine)
-    origin = _origin_of(context)
     for member in members:
         if member.packed:
             model = open_checkpoint_folder(folder / member.packed)
             text = write_card(model, member.packed, member.stage, figures, origin)
             (model.folder / "README.md").write_text(text, encoding="utf-8")
     write_manifest(folder, figures, origin)
+
+
+def _sound_members(context: StageContext) -> list[Member]:
+    """Return the members but those that are damaged and only were to be measured; tell of them.
+
+    Raises:
+        ModelError: a model that is to be packed is damaged.
+    """
+    members = []
+    for member in members_of(context.recipe):
+        try:
+            open_sound(context.final_folder(member.stage), to_resume=False)
+            members.append(member)
+        except ModelError as error:
+            if member.packed:
+                raise ModelError(f"{error} {NO_PAIR}") from error
+            context.recorder.warn(f"{error} The pair is packed without figures of {member.name}.")
+    return members
+
+
+def check_packable(stage: Stage, context: StageContext) -> None:
+    """Refuse to train on for a pair whose part from a stage that is behind is damaged.
+
+    Raises:
+        ModelError: it is.
+    """
+    if stage.name in context.recipe.pair:
+        try:
+            open_sound(context.final_folder(stage), to_resume=False)
+        except ModelError as error:
+            raise ModelError(f"{error} {NO_PAIR}") from error
 
 
 def _go_on(context: StageContext, message: str) -> None:
@@ -142,37 +175,16 @@ def _go_on(context: StageContext, message: str) -> None:
     context.recorder.say(message)
 
 
-def _check_apart(context: StageContext) -> None:
-    """Refuse to measure on documents that a stage trained on.
-
-    Raises:
-        DataError: the text of a stage was too short to keep whole documents apart.
-    """
-    mixed = {
-        str(event["stage"]): event.get("held_out_by") != "documents"
-        for event in read_events(context.run)
-        if event["kind"] == "data"
-    }
-    short = [name for name, is_mixed in mixed.items() if is_mixed]
-    if short:
-        raise DataError(
-            f"The text of stage {', '.join(short)} was too short to hold whole documents out, so "
-            "there is none that the pair could be measured on. Give more text in a new run, or one "
-            "whose recipe has no `pair`."
-        )
-
-
-def _export(
-    output: Path, member: Member, members: tuple[Member, ...], context: StageContext
-) -> None:
-    """Write a packed model, without its card; with the last growth before it, where one was."""
+def _export(output: Path, member: Member, origin: Origin, context: StageContext) -> None:
+    """Write a packed model, without its card; with the last growth until it, where one was."""
     source = open_checkpoint_folder(context.final_folder(member.stage))
     known = read_json(source.folder / TRAINER_FILE)
     details: dict[str, Any] = {name: known[name] for name in KEPT_DETAILS if name in known}
-    for other in members[: members.index(member)]:
-        growth = context.final_folder(other.stage) / GROWTH_FILE
-        if growth.is_file():
-            details["growth"] = read_json(growth)
+    for stage in context.recipe.stages:
+        if stage.name in origin.growths:
+            details["growth"] = origin.growths[stage.name]
+        if stage == member.stage:
+            break
     export_checkpoint(source, output, DTYPE, details)
 
 
@@ -215,26 +227,6 @@ def _repetition(
             used = store.load(str(folder / name)).engine
             engine = {"precision": used.precision, "device": used.device}
     return shares, engine
-
-
-def _origin_of(context: StageContext) -> Origin:
-    last = context.recipe.stages[-1]
-    machines = [
-        f"{event.get('name')}, {event.get('num_cores')} cores, "
-        f"{_processes(event.get('num_workers', 1))}"
-        for event in read_events(context.run)
-        if event["kind"] == "machine"
-    ]
-    return Origin(
-        recipe=context.recipe,
-        run=context.run.id,
-        versions=context.provenance(last, last.total_steps())["versions"],
-        machine="; ".join(dict.fromkeys(machines)),
-    )
-
-
-def _processes(count: int) -> str:
-    return "1 process" if count == 1 else f"{count} processes"
 
 
 def _put_in_place(beside: Path, final: Path) -> None:

@@ -1,11 +1,13 @@
 """How often a model repeats itself: the playground's prompts through the playground's own engine.
 
 A continuation repeats itself where the same four words in a row, in small letters, come twice in
-it. Settings are those of each prompt's category but for what VARIANTS names. Knows no run.
+it. Knows no run.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from stentor.engine.engine import GenerationRequest
 from stentor.engine.sampling import SamplingSettings
@@ -20,12 +22,25 @@ from stentor.scorers import WORD, distinct_share
 from stentor.store import LoadedModel, ModelStore, prepare_prompt
 
 START = PAIRS["demo"].sampling  # what the page begins with for the embedded pair
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What prompts are continued with: `changes` of their category's settings, or of the page's.
+
+    The page's length is the same for every prompt; that of a category may be too short to repeat.
+    """
+
+    of_category: bool
+    changes: Mapping[str, float]
+
+
 # By their names in a manifest: each with and without the penalty, for that is what it is for.
-VARIANTS: dict[str, Mapping[str, float]] = {
-    "category": {},
-    "category, penalty": {"repetition_penalty": START["repetition_penalty"]},
-    "start without penalty": {"temperature": START["temperature"]},
-    "start": START,
+VARIANTS = {
+    "category": Variant(True, {}),
+    "category, penalty": Variant(True, {"repetition_penalty": START["repetition_penalty"]}),
+    "start without penalty": Variant(False, {"temperature": START["temperature"]}),
+    "start": Variant(False, START),
 }
 PHRASE_WORDS = 4
 SEED = 0
@@ -47,25 +62,43 @@ def repetition_shares(
         PromptError: a prompt does not fit into its context.
     """
     loaded = store.load(str(folder))
-    return {name: _share(loaded, prompts, changes) for name, changes in VARIANTS.items()}
+    return {name: _share(loaded, prompts, variant) for name, variant in VARIANTS.items()}
 
 
-def _share(loaded: LoadedModel, prompts: tuple[Prompt, ...], changes: Mapping[str, float]) -> float:
+def repetition_settings() -> dict[str, Any]:
+    """Return, as JSON values, what the shares of every variant are of.
+
+    A variant's values replace those of the settings that it names.
+    """
+    variants = {
+        name: {"settings_of": "category" if variant.of_category else "page", **variant.changes}
+        for name, variant in VARIANTS.items()
+    }
+    page = {**to_json(SamplingSettings()), "seed": SEED}
+    return {"phrase_words": PHRASE_WORDS, "seed": SEED, "page": page, "variants": variants}
+
+
+def _share(loaded: LoadedModel, prompts: tuple[Prompt, ...], variant: Variant) -> float:
     num_repeating = 0
     # No more at a time than are decoded together: a session may not have too many waiting.
     for first in range(0, len(prompts), loaded.engine.num_slots):
         group = prompts[first : first + loaded.engine.num_slots]
-        streams = [_submit(loaded, prompt, changes) for prompt in group]
+        streams = [_submit(loaded, prompt, variant) for prompt in group]
         num_repeating += sum(map(repeats_itself, _texts(streams)))
     return num_repeating / len(prompts)
 
 
-def _submit(loaded: LoadedModel, prompt: Prompt, changes: Mapping[str, float]) -> Stream:
-    category = find_category(prompt.category)
-    usual = to_json(sampling_for(category, EvaluationSettings(seed=SEED)))
-    sampling = from_json(SamplingSettings, {**usual, **changes})
+def _submit(loaded: LoadedModel, prompt: Prompt, variant: Variant) -> Stream:
     token_ids = prepare_prompt(loaded, prompt.text).token_ids
-    return loaded.engine.submit(GenerationRequest(token_ids, sampling, SESSION))
+    return loaded.engine.submit(GenerationRequest(token_ids, sampling_of(variant, prompt), SESSION))
+
+
+def sampling_of(variant: Variant, prompt: Prompt) -> SamplingSettings:
+    """Return what a prompt is continued with."""
+    usual = SamplingSettings()
+    if variant.of_category:
+        usual = sampling_for(find_category(prompt.category), EvaluationSettings())
+    return from_json(SamplingSettings, {**to_json(usual), "seed": SEED, **variant.changes})
 
 
 def _texts(streams: Iterable[Stream]) -> Iterator[str]:

@@ -19,6 +19,7 @@ from training.memory import MemoryPrediction, predict_memory
 from training.memory_check import tell_prediction
 from training.network import TrainingNetwork, resolve_precision
 from training.optim import make_optimizer
+from training.pair.measure import check_apart
 from training.recipe import Stage, sources_of
 from training.settings import WINDOW_TOKENS
 from training.stage_data import StageData, open_stage_data
@@ -87,6 +88,8 @@ def _stage_data(start: Start, context: StageContext) -> StageData | None:
         position = start.resumed.details["data"]
         data.check_position(position, start.step, start.settings.batch_size)
     _tell_data(stage, context, data)
+    if context.recipe.pair:
+        check_apart(stage.name, data.held_out_by)
     return data
 
 
