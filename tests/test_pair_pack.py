@@ -20,7 +20,7 @@ from pair_run import pair_recipe, write_texts
 from safetensors.torch import load_file
 from tiny_recipe import PATIENCE_SECONDS, create, run_to_its_end
 
-from stentor.errors import DataError, ModelError
+from stentor.errors import DataError
 from stentor.jobs import start, wait_until_ended
 from stentor.loading import open_checkpoint_folder
 from stentor.runs import (
@@ -273,7 +273,7 @@ def test_documents_that_a_stage_trained_on_are_no_held_out_text(
     with pytest.raises(DataError, match="text of stage general is too short to hold whole"):
         pack_pair(context_of(run, packed.recipe))
     shutil.rmtree(run.data_folder / "general")
-    with pytest.raises(DataError, match="empty `pair` in its recipe.json and resume"):
+    with pytest.raises(DataError, match=r"empty `pair` in its recipe\.json and resume"):
         pack_pair(context_of(run, packed.recipe))
 
 

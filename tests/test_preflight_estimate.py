@@ -70,6 +70,10 @@ def test_the_disk_of_a_stage_is_that_of_its_checkpoints_at_their_most(
     disk = stage_disk(settings, SIZES, 50)
     assert disk.peak == peak + beside
     assert disk.left == (min(9, keep_last - 1) * SIZES.to_resume + SIZES.final) + beside
+    for fraction in (0.05, 0.1):  # a checkpoint more to write, or one of those kept for the branch
+        branching = stage_disk(replace(settings, branch_fraction=fraction), SIZES, 50)
+        assert branching.peak == disk.peak + SIZES.to_resume
+        assert branching.left == disk.left + SIZES.to_resume
 
 
 def test_a_run_is_fullest_where_what_is_left_and_the_work_are_most() -> None:

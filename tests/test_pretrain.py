@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_recipe import TRAINING, create, losses, metrics
+from tiny_recipe import GROWN, TRAINING, create, losses, metrics
 
 from stentor.loading import open_checkpoint_folder, read_json
+from stentor.model_folder import WEIGHTS_FILE
 from stentor.runs import Run, current_status, list_checkpoints, read_events
+from training.checkpoint import remove_checkpoint
 from training.flops import training_flops_per_token
 from training.integrity import TRAINER_FILE
 from training.recipe import Recipe, Stage
@@ -105,6 +107,45 @@ def test_one_schedule_over_two_stages_carries_the_moments(tiny_model_folder: Pat
     assert float(moments(fresh, "b-000002")["model.norm.weight.step"]) == 2.0
     one, two = metrics(run), metrics(fresh)
     assert one["b", 1] == two["b", 1] and one["b", 2] != two["b", 2]
+
+
+def test_the_next_stage_branches_off_before_the_decay(tiny_model_folder: Path) -> None:
+    """Grown before its rate decays, a model learns on better; its own end is still to be had."""
+    branching = replace(
+        QUICK,
+        num_steps=6,
+        keep_last=1,
+        keep_best=False,
+        schedule="wsd",
+        decay_fraction=0.5,
+        branch_fraction=0.5,
+    )
+    run = create(recipe_of(tiny_model_folder, branching, GROWN, QUICK))
+    assert execute(run) == 0
+    names = [folder.name for folder in list_checkpoints(run)]
+    assert set(names) == {"a-000003", "a-000006", "b-000000", "c-000002", "c-000004"}
+    weights = {name: load_file(run.checkpoints_folder / name / WEIGHTS_FILE) for name in names}
+    key = "model.layers.0.mlp.up_proj.weight"
+    old = weights["a-000003"][key]
+    assert torch.equal(weights["b-000000"][key][: old.shape[0], : old.shape[1]], old)
+    assert not torch.equal(weights["a-000006"][key], old)
+    assert events_of(run, "metrics")[-1]["tokens"] == 10 * 1024, "the run's own axis"
+    final = read_json(run.checkpoints_folder / "c-000004" / TRAINER_FILE)
+    assert final["tokens"] == 7 * 1024, "those that led to these weights"
+
+
+def test_a_stage_that_branches_off_carries_the_moments_of_its_branch(
+    tiny_model_folder: Path,
+) -> None:
+    branching = replace(QUICK, keep_last=1, keep_best=False, branch_fraction=0.25)
+    run = create(recipe_of(tiny_model_folder, branching, replace(QUICK, carry_optimizer=True)))
+    assert execute(run) == 0
+    assert not (run.checkpoints_folder / "a-000004" / OPTIMIZER_FILE).exists()
+    assert float(moments(run, "b-000002")["model.norm.weight.step"]) == 3.0
+    for name in ("a-000001", "b-000002", "b-000004"):
+        remove_checkpoint(run.checkpoints_folder / name)
+    assert execute(run) == 2
+    assert "a-000001" in str(current_status(run).error), "it cannot be trained again"
 
 
 def test_a_diverged_step_names_its_windows_and_ends_the_run(

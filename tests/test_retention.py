@@ -45,7 +45,7 @@ def test_newest_means_most_steps_whatever_the_folders_times(
     (run.checkpoints_folder / ".general-000007.partial").mkdir()
     resumed, _ = newest_sound_checkpoint(run, "general")
     assert resumed is not None and resumed.step == 1_000_000
-    prune_checkpoints(run, "general", 1_000_000, keep_last=2, keep_best=False)
+    prune_checkpoints(run, "general", 1_000_000, keep_last=2, keep_best=False, keep_step=9)
     left = sorted(path.name for path in run.checkpoints_folder.iterdir())
     assert left == ["general-000012", "general-1000000", "story-000002"]
 
@@ -55,12 +55,20 @@ def test_the_best_is_kept_as_well(
 ) -> None:
     losses = {4: 3.0, 8: 2.0, 12: None, 16: float("nan"), 20: 2.5, 24: 2.25}
     save(run, model, tiny_model_folder, losses)
-    prune_checkpoints(run, "general", 24, keep_last=3, keep_best=True)
+    prune_checkpoints(run, "general", 24, keep_last=3, keep_best=True, keep_step=24)
     assert steps_left(run) == [8, 16, 20, 24]
-    prune_checkpoints(run, "general", 24, keep_last=1, keep_best=True)
+    prune_checkpoints(run, "general", 24, keep_last=1, keep_best=True, keep_step=24)
     assert steps_left(run) == [8, 24]
-    prune_checkpoints(run, "general", 24, keep_last=1, keep_best=False)
+    prune_checkpoints(run, "general", 24, keep_last=1, keep_best=False, keep_step=24)
     assert steps_left(run) == [24]
+
+
+def test_the_one_that_the_next_stage_goes_on_from_is_kept_as_well(
+    run: Run, model: LlamaForCausalLM, tiny_model_folder: Path
+) -> None:
+    save(run, model, tiny_model_folder, {4: 3.0, 8: 2.0, 12: 2.5, 16: 2.25})
+    prune_checkpoints(run, "general", 16, keep_last=1, keep_best=True, keep_step=4)
+    assert steps_left(run) == [4, 8, 16]
 
 
 def test_a_damaged_checkpoint_never_displaces_a_sound_one(
@@ -74,7 +82,7 @@ def test_a_damaged_checkpoint_never_displaces_a_sound_one(
     assert resumed is not None and (resumed.step, len(problems)) == (4, 1)
     assert resumed.details["validation_loss"] == 3.0
     save(run, model, tiny_model_folder, {6: 2.5})
-    prune_checkpoints(run, "general", 6, keep_last=1, keep_best=True)
+    prune_checkpoints(run, "general", 6, keep_last=1, keep_best=True, keep_step=24)
     resumed, _ = newest_sound_checkpoint(run, "general")
     assert resumed is not None and resumed.step == 6
     assert steps_left(run) == [6, 8]

@@ -18,10 +18,19 @@ from training.settings import PretrainSettings, Source, describe_sources
             PretrainSettings(schedule="wsd", warmup_fraction=0.0, decay_fraction=0.0),
             "0.0002, then stable",
         ),
+        (
+            PretrainSettings(branch_fraction=0.25),
+            "0.0002, warm-up 5%, cosine to 0%; the next stage branches off at 25%",
+        ),
     ],
 )
 def test_a_schedule_in_words(settings: PretrainSettings, words: str) -> None:
     assert settings.describe_schedule() == words
+
+
+@pytest.mark.parametrize(("fraction", "step"), [(1.0, 8), (0.5, 4), (0.2, 2), (0.0, 1)])
+def test_the_next_stage_branches_off_at_a_step_that_was_taken(fraction: float, step: int) -> None:
+    assert PretrainSettings(num_steps=8, branch_fraction=fraction).branch_step() == step
 
 
 def test_a_mixture_tells_shares_only_where_they_differ() -> None:

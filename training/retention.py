@@ -38,16 +38,20 @@ def newest_sound_checkpoint(run: Run, stage: str) -> tuple[Resumed | None, list[
     return None, problems
 
 
-def prune_checkpoints(run: Run, stage: str, step: int, *, keep_last: int, keep_best: bool) -> None:
+def prune_checkpoints(
+    run: Run, stage: str, step: int, *, keep_last: int, keep_best: bool, keep_step: int
+) -> None:
     """Delete what need not be kept now that the checkpoint of `step` is written.
 
-    Kept are the `keep_last` newest up to `step`, and with `keep_best` the one whose own measured
-    validation loss is lowest. Newest means most steps, not the folder's time, which a copied run
-    does not keep. Checkpoints beyond `step` were passed over as damaged: they count for nothing,
-    and the stage writes them anew. What a killed process left unfinished goes as well.
+    Kept are the `keep_last` newest up to `step`, that of `keep_step`, and with `keep_best` the one
+    whose own measured validation loss is lowest. Newest means most steps, not the folder's time,
+    which a copied run does not keep. Checkpoints beyond `step` were passed over as damaged: they
+    count for nothing, and the stage writes them anew. What a killed process left unfinished goes
+    as well.
     """
     written = [item for item in _checkpoints_of(run, stage) if item[0] <= step]
     kept = {folder for _, folder in written[-keep_last:]}
+    kept |= {folder for number, folder in written if number == keep_step}
     losses = [(_validation_loss(folder), number, folder) for number, folder in written]
     measured = [item for item in losses if math.isfinite(item[0])]
     if keep_best and measured:

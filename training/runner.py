@@ -136,7 +136,7 @@ def _work(context: StageContext, watch: AlarmWatch | None) -> None:
 def _run_stages(context: StageContext) -> None:
     recipe, recorder = context.recipe, context.recorder
     first = context.workers.of_main(_first_needed(context) if context.workers.is_main else 0)
-    checkpoint = context.final_folder(recipe.stages[first - 1]) if first else locate_start(recipe)
+    checkpoint = context.branch_folder(recipe.stages[first - 1]) if first else locate_start(recipe)
     if context.workers.is_main:
         _look_back(recipe.stages[:first], context)
     for stage in recipe.stages[first:]:
@@ -146,7 +146,7 @@ def _run_stages(context: StageContext) -> None:
         if finished is None or is_stopped:
             recorder.say("Stopped. Resume goes on from here.")
             return
-        checkpoint = finished
+        checkpoint = context.branch_folder(stage)
     if recipe.pair and not _pack(context):
         recorder.say("Stopped. Resume packs the pair.")
         return
@@ -229,6 +229,7 @@ def _tidy_up(stage: Stage, context: StageContext) -> None:
             stage.total_steps(),
             keep_last=stage.settings.keep_last,
             keep_best=stage.settings.keep_best,
+            keep_step=stage.settings.branch_step(),
         )
 
 

@@ -136,6 +136,13 @@ class PretrainSettings:
         0.2, low=0.0, high=1.0, step=0.01, help="Share of steps that decay, of a WSD schedule"
     )
     final_fraction: float = knob(0.0, low=0.0, high=1.0, step=0.05, help="Last rate / peak rate")
+    branch_fraction: float = knob(
+        1.0,
+        low=0.0,
+        high=1.0,
+        step=0.05,
+        help="Share of steps after which the next stage branches off, as before a decay; 1: all",
+    )
     carry_optimizer: bool = knob(
         False, help="Go on with the moments of the stage before, as one schedule over stages does"
     )
@@ -166,14 +173,20 @@ class PretrainSettings:
     def describe_schedule(self) -> str:
         """Return the learning rate over the stage's steps in a few words."""
         warmup = f"warm-up {self.warmup_fraction:.0%}, " if self.warmup_fraction else ""
+        branch = f"; the next stage branches off at {self.branch_fraction:.0%}"
+        branch = branch if self.branch_fraction < 1 else ""
         if self.schedule == "cosine":
-            return f"{self.learning_rate:g}, {warmup}cosine to {self.final_fraction:.0%}"
+            return f"{self.learning_rate:g}, {warmup}cosine to {self.final_fraction:.0%}{branch}"
         if not self.decay_fraction:
-            return f"{self.learning_rate:g}, {warmup}then stable"
+            return f"{self.learning_rate:g}, {warmup}then stable{branch}"
         return (
             f"{self.learning_rate:g}, {warmup}stable, the last {self.decay_fraction:.0%} of steps "
-            f"down to {self.final_fraction:.0%}"
+            f"down to {self.final_fraction:.0%}{branch}"
         )
+
+    def branch_step(self) -> int:
+        """Return the step whose weights the next stage goes on from."""
+        return max(1, round(self.branch_fraction * self.total_steps()))
 
     def total_steps(self) -> int:
         """Return the optimizer steps that the chosen budget means."""

@@ -42,6 +42,7 @@ GROUPS: dict[type, dict[str, tuple[str, ...]]] = {
             "warmup_fraction",
             "decay_fraction",
             "final_fraction",
+            "branch_fraction",
             "carry_optimizer",
         ),
         "Validation and checkpoints": (

@@ -10,8 +10,10 @@ from typing import Any
 
 from stentor.errors import RunError, StentorError
 from stentor.hub import folder_of
+from stentor.loading import read_json
 from stentor.models import find_model
 from stentor.runs import Run, current_status, list_checkpoints, read_events, read_recipe
+from training.integrity import TRAINER_FILE
 from training.recipe import Recipe, Stage, recipe_from_json
 
 MAX_WARNINGS = 20
@@ -34,15 +36,15 @@ class StageStory:
 
 @dataclass
 class RunStory:
-    """A whole run. `resumes`: how often it went on after a stop or a kill."""
+    """A whole run. `tokens`: that led to the checkpoint. `resumes`: after a stop or a kill."""
 
     run: Run
     recipe: Recipe
     state: str
     checkpoint: str
     stages: dict[str, StageStory]
+    tokens: int
     start_licence: str | None = None  # as the start model's own card names it
-    tokens: int = 0
     resumes: int = 0
     machines: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -54,6 +56,7 @@ def read_story(run: Run, checkpoint: str | None = None) -> RunStory:
 
     Raises:
         RunError: the run is not finished and no checkpoint is named, or it has no such checkpoint.
+        ModelError: the checkpoint is damaged.
     """
     recipe = recipe_from_json(read_recipe(run))
     state, name = current_status(run).state, checkpoint or _final_name(run, recipe)
@@ -66,7 +69,9 @@ def read_story(run: Run, checkpoint: str | None = None) -> RunStory:
     if name not in names:
         raise RunError(f"Run {run.id} has no checkpoint {name!r:.80}; it has: {', '.join(names)}.")
     stages = {stage.name: StageStory(stage) for stage in recipe.stages}
-    story = RunStory(run, recipe, state, name, stages, _start_licence(recipe))
+    # Not those of the events, which count what a stage took after another branched off it.
+    tokens = int(read_json(run.checkpoints_folder / name / TRAINER_FILE)["tokens"])
+    story = RunStory(run, recipe, state, name, stages, tokens, _start_licence(recipe))
     for event in _events_up_to(run, name):
         _take(story, event)
     return story
@@ -124,7 +129,6 @@ def _take_of_stage(story: RunStory, stage: StageStory, event: Mapping[str, Any])
         stage.epochs = event.get("epochs")
     elif kind == "metrics":
         stage.steps, stage.last_loss = event["step"], event["loss"]
-        story.tokens = event["tokens"]
     elif kind == "validation":
         stage.last_validation = event["loss"]
         stage.by_source = event.get("by_source") or {}

@@ -208,7 +208,7 @@ def _measured(
     found = measure_texts(checkpoint, texts, context.device)
     figures = ", ".join(f"{name} {text.bits_per_byte:.4f}" for name, text in found.items())
     context.recorder.say(f"{member.name}: {figures} bits per byte")
-    tokens = context.tokens_at(member.stage, member.stage.total_steps())
+    tokens = context.trained_tokens_at(member.stage, member.stage.total_steps())
     return CheckpointFigures(
         member.name, member.stage.name, checkpoint.num_parameters, tokens, found
     )

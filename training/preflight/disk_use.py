@@ -54,12 +54,14 @@ def stage_disk(settings: PretrainSettings, sizes: CheckpointSizes, data_bytes: i
     The checkpoint of the lowest loss takes room of its own while the stage goes on; in the end it
     most often is the last one.
     """
+    branches = settings.branch_step() < settings.total_steps()  # then one more is kept
     num_written = (settings.total_steps() - 1) // settings.checkpoint_every  # before the last
-    num_kept = settings.keep_last + settings.keep_best
+    num_written += branches and settings.branch_step() % settings.checkpoint_every > 0
+    num_kept = settings.keep_last + settings.keep_best + branches
     writing_one = min(num_written, num_kept + 1) * sizes.to_resume
     writing_last = min(num_written, num_kept) * sizes.to_resume + sizes.final
     beside = data_bytes + STEP_BYTES * settings.total_steps()
-    left = min(num_written, settings.keep_last - 1) * sizes.to_resume + sizes.final
+    left = min(num_written, settings.keep_last - 1 + branches) * sizes.to_resume + sizes.final
     return StageDisk(max(writing_one, writing_last) + beside, left + beside)
 
 

@@ -112,6 +112,7 @@ def _few_steps(
         batch_size=batch_size,
         learning_rate=min(settings.learning_rate, MAX_LEARNING_RATE),
         carry_optimizer=False,
+        branch_fraction=1.0,
         max_epochs=1e6,  # how often text is read has been looked at before
         validation_windows=min(settings.validation_windows, MAX_VALIDATION_WINDOWS),
         validate_every=max(1, num_steps // 2),

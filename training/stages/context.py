@@ -46,11 +46,32 @@ class StageContext:
         """Return where a stage's final checkpoint is, or will be."""
         return self.run.checkpoints_folder / checkpoint_name(stage.name, stage.total_steps())
 
+    def branch_folder(self, stage: Stage) -> Path:
+        """Return the checkpoint that the next stage goes on from: the final one, if no other."""
+        settings = stage.settings
+        if not isinstance(settings, PretrainSettings):
+            return self.final_folder(stage)
+        return self.run.checkpoints_folder / checkpoint_name(stage.name, settings.branch_step())
+
     def gives_its_moments_on(self, stage: Stage) -> bool:
-        """Tell whether the stage right after goes on with the optimizer's moments of this one."""
+        """Tell whether the stage right after goes on with the optimizer's moments at its end."""
+        if self.branch_folder(stage) != self.final_folder(stage):
+            return False
         following = self.recipe.stages[self.recipe.stages.index(stage) + 1 :]
         settings = following[0].settings if following else None
         return isinstance(settings, PretrainSettings) and settings.carry_optimizer
+
+    def trained_tokens_at(self, stage: Stage, step: int) -> int:
+        """Return the training tokens that led to the weights of a step, and no others.
+
+        Fewer than the run's where a stage before branched off.
+        """
+        total = self.tokens_at(stage, step)
+        for other in self.recipe.stages[: self.recipe.stages.index(stage)]:
+            if isinstance(settings := other.settings, PretrainSettings):
+                left_out = settings.total_steps() - settings.branch_step()
+                total -= left_out * settings.tokens_per_step()
+        return total
 
     def tokens_before(self, stage: Stage) -> int:
         """Return the training tokens of all earlier stages; the chart's axis goes on from there."""
@@ -166,7 +187,7 @@ class StageContext:
             "seed": self.recipe.seed,
             "stage": stage.name,
             "step": step,
-            "tokens": self.tokens_at(stage, step),
+            "tokens": self.trained_tokens_at(stage, step),
             "versions": {
                 "stentor": __version__,
                 "torch": torch.__version__,

@@ -120,7 +120,7 @@ class Pretraining:
         reason: SaveReason | None = None
         if wishes.stop:
             reason = "stop"
-        elif step % self.settings.checkpoint_every == 0:
+        elif step % self.settings.checkpoint_every == 0 or step == self.settings.branch_step():
             reason = "interval"
         elif wishes.save:
             reason = "asked"
@@ -148,8 +148,9 @@ class Pretraining:
 
     def _is_to_validate(self, step: int) -> bool:
         """Tell whether a step is validated: when asked for, and where the best is to be known."""
-        is_judged = self.settings.keep_best and step % self.settings.checkpoint_every == 0
-        return is_judged or step % self.settings.validate_every == 0
+        settings = self.settings
+        is_judged = settings.keep_best and step % settings.checkpoint_every == 0
+        return is_judged or step % settings.validate_every == 0 or step == settings.branch_step()
 
     def _record(self, report: StepReport) -> None:
         recorder = self.context.recorder
@@ -241,6 +242,7 @@ class Pretraining:
             step,
             keep_last=self.settings.keep_last,
             keep_best=self.settings.keep_best,
+            keep_step=self.settings.branch_step(),
         )
 
     def _halt(self, problem: str) -> None:
