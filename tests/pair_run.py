@@ -22,12 +22,15 @@ def write_texts(folder: Path) -> tuple[Source, Source]:
 
 
 def pair_recipe(start_folder: Path, sources: tuple[Source, Source]) -> Recipe:
-    """Return: two steps on the first text, expand 32 to 64 channels, two steps on each text."""
+    """Return: two steps on the first text, expand 32 to 64 channels, two steps on each text.
+
+    The base is grown after its first step and goes on to its second by itself.
+    """
     general, story = (replace(QUICK, sources=(source,)) for source in sources)
     return replace(
         tiny_recipe(start_folder),
         stages=(
-            Stage("base", "pretrain", "Base", general),
+            Stage("base", "pretrain", "Base", replace(general, branch_fraction=0.5)),
             Stage("expand", "expand", "Grow", GROWN),
             Stage("general", "pretrain", "General", general),
             Stage("story", "pretrain", "Story", story),

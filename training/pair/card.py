@@ -42,7 +42,7 @@ def write_card(
         "## How it was trained",
         _training(stage, origin),
         "## Held-out text",
-        _held_out(stage, figures),
+        _held_out(stage, figures, origin.recipe),
         "## Repetition",
         _repetition(figures),
         "## What it can and cannot do",
@@ -129,7 +129,7 @@ def _how(stage: Stage, growths: Mapping[str, Mapping[str, Any]]) -> str:
     )
 
 
-def _held_out(stage: Stage, figures: PairFigures) -> str:
+def _held_out(stage: Stage, figures: PairFigures, recipe: Recipe) -> str:
     own = next(item.name for item in figures.checkpoints if item.stage == stage.name)
     names = list(figures.held_out)
     rows = [
@@ -150,7 +150,19 @@ def _held_out(stage: Stage, figures: PairFigures) -> str:
         f"Bits per byte (nats per token) on documents that no stage trained on: {amounts}. They "
         f"are about one in {HELD_OUT_SHARE}, chosen by a hash of their text; other parts of the "
         f"same works may have been trained on. This model is the row {line(own)}. The rounding to "
-        f"fp16 is in the figures of both packed models.\n\n{table(head, rows)}"
+        f"fp16 is in the figures of both packed models.{_branch(recipe)}\n\n{table(head, rows)}"
+    )
+
+
+def _branch(recipe: Recipe) -> str:
+    """Return, as a sentence, at which step the base was grown, if not at its end."""
+    base = next(stage.settings for stage in recipe.stages if stage.name == recipe.pair[0])
+    assert isinstance(base, PretrainSettings)
+    if base.branch_step() == base.total_steps():
+        return ""
+    return (
+        f" What was grown is not the row base but the same model at step {base.branch_step():,} of "
+        f"{base.total_steps():,}, before its learning rate decayed."
     )
 
 
