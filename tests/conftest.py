@@ -39,7 +39,11 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def first_signals() -> dict[int, Any]:
-    """Return the handlers of the test process as they were before any test."""
+    """Return the handlers of the test process as they were before any test.
+
+    A shell starts what it puts into the background deaf to Ctrl-C, and so would its children be.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     return {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
 
 
