@@ -20,7 +20,7 @@ from pair_run import pair_recipe, write_texts
 from safetensors.torch import load_file
 from tiny_recipe import PATIENCE_SECONDS, create, run_to_its_end
 
-from stentor.errors import DataError
+from stentor.errors import DataError, ModelError
 from stentor.jobs import start, wait_until_ended
 from stentor.loading import open_checkpoint_folder
 from stentor.runs import (
@@ -303,6 +303,9 @@ def test_a_run_whose_base_is_damaged_stops_before_it_trains_on_for_hours(
     """The trainer once went on from a later stage, and found out when all was done."""
     run = copy_of(packed.run, tmp_path)
     damage(run, "base-000002")
+    with pytest.raises(ModelError, match="is not what was written"):
+        pack_pair(context_of(run, packed.recipe))
+    assert not list(run.folder.glob(f".{PAIR_FOLDER}*"))
     shutil.rmtree(run.checkpoints_folder / "story-000002")
     assert execute(run) == 2
     status = current_status(run)

@@ -27,6 +27,10 @@ class Stage:
         """Return the optimizer steps of this stage (0 where nothing is trained)."""
         return self.settings.total_steps() if isinstance(self.settings, PretrainSettings) else 0
 
+    def branch_step(self) -> int:
+        """Return the step that the next stage goes on from (0 where nothing is trained)."""
+        return self.settings.branch_step() if isinstance(self.settings, PretrainSettings) else 0
+
 
 @dataclass(frozen=True)
 class Recipe:

@@ -23,7 +23,8 @@ from training.checkpoint import finished_checkpoint, open_sound
 from training.hardware import machine_to_json
 from training.launch import become_launcher, check_shares, end_with, num_processes
 from training.pair.measure import check_held_out
-from training.pair.pack import check_packable, pack_pair
+from training.pair.origin import NO_PAIR
+from training.pair.pack import pack_pair
 from training.recipe import Recipe, Stage, check_text, recipe_from_json, sources_of
 from training.recorder import Recorder, SilentRecorder
 from training.retention import newest_sound_checkpoint, prune_checkpoints
@@ -185,13 +186,15 @@ def _look_back(stages: tuple[Stage, ...], context: StageContext) -> None:
         ModelError: a model that is to be packed is damaged or gone.
     """
     for stage in stages:
-        check_packable(stage, context)
         folder = context.final_folder(stage)
+        is_packed = stage.name in context.recipe.pair
         try:
-            if folder.exists():
+            if folder.exists() or is_packed:
                 open_sound(folder, to_resume=False)
                 _tidy_up(stage, context)
         except ModelError as error:
+            if is_packed:
+                raise ModelError(f"{error} {NO_PAIR}") from error
             context.recorder.warn(f"{error} Training goes on without {folder.name}; do not use it.")
 
 

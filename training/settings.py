@@ -173,16 +173,18 @@ class PretrainSettings:
     def describe_schedule(self) -> str:
         """Return the learning rate over the stage's steps in a few words."""
         warmup = f"warm-up {self.warmup_fraction:.0%}, " if self.warmup_fraction else ""
-        branch = f"; the next stage branches off at {self.branch_fraction:.0%}"
-        branch = branch if self.branch_fraction < 1 else ""
         if self.schedule == "cosine":
-            return f"{self.learning_rate:g}, {warmup}cosine to {self.final_fraction:.0%}{branch}"
-        if not self.decay_fraction:
-            return f"{self.learning_rate:g}, {warmup}then stable{branch}"
-        return (
-            f"{self.learning_rate:g}, {warmup}stable, the last {self.decay_fraction:.0%} of steps "
-            f"down to {self.final_fraction:.0%}{branch}"
-        )
+            course = f"cosine to {self.final_fraction:.0%}"
+        elif not self.decay_fraction:
+            course = "then stable"
+        else:
+            course = (
+                f"stable, the last {self.decay_fraction:.0%} of steps down to "
+                f"{self.final_fraction:.0%}"
+            )
+        branch = f"; the next stage branches off at {self.branch_fraction:.0%}"
+        ending = branch if self.branch_fraction < 1 else ""
+        return f"{self.learning_rate:g}, {warmup}{course}{ending}"
 
     def branch_step(self) -> int:
         """Return the step whose weights the next stage goes on from."""

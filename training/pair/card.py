@@ -156,8 +156,7 @@ def _held_out(stage: Stage, figures: PairFigures, recipe: Recipe) -> str:
 
 def _branch(recipe: Recipe) -> str:
     """Return, as a sentence, at which step the base was grown, if not at its end."""
-    base = next(stage.settings for stage in recipe.stages if stage.name == recipe.pair[0])
-    assert isinstance(base, PretrainSettings)
+    base = next(stage for stage in recipe.stages if stage.name == recipe.pair[0])
     if base.branch_step() == base.total_steps():
         return ""
     return (

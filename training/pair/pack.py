@@ -150,19 +150,6 @@ def _sound_members(context: StageContext) -> list[Member]:
     return members
 
 
-def check_packable(stage: Stage, context: StageContext) -> None:
-    """Refuse to train on for a pair whose part from a stage that is behind is damaged.
-
-    Raises:
-        ModelError: it is.
-    """
-    if stage.name in context.recipe.pair:
-        try:
-            open_sound(context.final_folder(stage), to_resume=False)
-        except ModelError as error:
-            raise ModelError(f"{error} {NO_PAIR}") from error
-
-
 def _go_on(context: StageContext, message: str) -> None:
     """Tell what is done next, which also shows that the run is alive; heed a stop.
 

@@ -48,14 +48,11 @@ class StageContext:
 
     def branch_folder(self, stage: Stage) -> Path:
         """Return the checkpoint that the next stage goes on from: the final one, if no other."""
-        settings = stage.settings
-        if not isinstance(settings, PretrainSettings):
-            return self.final_folder(stage)
-        return self.run.checkpoints_folder / checkpoint_name(stage.name, settings.branch_step())
+        return self.run.checkpoints_folder / checkpoint_name(stage.name, stage.branch_step())
 
     def gives_its_moments_on(self, stage: Stage) -> bool:
         """Tell whether the stage right after goes on with the optimizer's moments at its end."""
-        if self.branch_folder(stage) != self.final_folder(stage):
+        if stage.branch_step() != stage.total_steps():
             return False
         following = self.recipe.stages[self.recipe.stages.index(stage) + 1 :]
         settings = following[0].settings if following else None
@@ -66,12 +63,12 @@ class StageContext:
 
         Fewer than the run's where a stage before branched off.
         """
-        total = self.tokens_at(stage, step)
-        for other in self.recipe.stages[: self.recipe.stages.index(stage)]:
-            if isinstance(settings := other.settings, PretrainSettings):
-                left_out = settings.total_steps() - settings.branch_step()
-                total -= left_out * settings.tokens_per_step()
-        return total
+        earlier = self.recipe.stages[: self.recipe.stages.index(stage)]
+        left_out = sum(
+            self.tokens_at(other, other.total_steps()) - self.tokens_at(other, other.branch_step())
+            for other in earlier
+        )
+        return self.tokens_at(stage, step) - left_out
 
     def tokens_before(self, stage: Stage) -> int:
         """Return the training tokens of all earlier stages; the chart's axis goes on from there."""
