@@ -17,7 +17,7 @@ from stentor.engine.sampling import SamplingSettings
 from stentor.engine.stream import Snapshot, StopReason, Stream
 from stentor.errors import ModelError, PromptError
 from stentor.hub import cached_folder, fetch
-from stentor.knobs import add_arguments, from_arguments, knob, to_json
+from stentor.knobs import add_arguments, from_arguments, knob, label, to_json
 from stentor.loading import count_parameters
 from stentor.models import MODELS, PAIRS, find_model
 from stentor.provenance import versions
@@ -53,6 +53,9 @@ def add_generate_arguments(parser: argparse.ArgumentParser) -> None:
     add_arguments(parser, SamplingSettings)
     add_arguments(parser, TokenOptions)
     add_arguments(parser, EngineOptions)
+    demo = PAIRS["demo"]
+    suited = ", ".join(f"{label(name).lower()} {value:g}" for name, value in demo.sampling.items())
+    parser.epilog = f"Settings left out are as the page begins: for {demo.title}, {suited}."
     parser.add_argument(
         "--overflow",
         choices=tuple(OVERFLOW),
@@ -83,6 +86,18 @@ def models_named(arguments: argparse.Namespace) -> list[str]:
     return arguments.model or [PAIRS["demo"].left, PAIRS["demo"].right]
 
 
+def sampling_settings(arguments: argparse.Namespace) -> SamplingSettings:
+    """Return the settings given as flags, the others as the page begins for the models' pair.
+
+    Raises:
+        OptionError: a value is out of range.
+    """
+    names = set(models_named(arguments))
+    pairs = (pair for pair in PAIRS.values() if names <= {pair.left, pair.right})
+    suited = next((pair.sampling for pair in pairs), {})
+    return from_arguments(SamplingSettings, argparse.Namespace(**{**suited, **vars(arguments)}))
+
+
 def models_at_hand() -> list[str]:
     """Return the names of the known models that can be loaded without a download.
 
@@ -103,7 +118,7 @@ def run_generate(arguments: argparse.Namespace) -> int:
     Raises:
         StentorError: an option, a model or the prompt is wrong, or a generation failed.
     """
-    settings = from_arguments(SamplingSettings, arguments)
+    settings = sampling_settings(arguments)
     num_alternatives = from_arguments(TokenOptions, arguments).alternatives
     options = from_arguments(EngineOptions, arguments)
     prompt = read_text(arguments.prompt)
