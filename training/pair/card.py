@@ -100,7 +100,8 @@ def _training(stage: Stage, origin: Origin) -> str:
     until = [item.name for item in recipe.stages].index(stage.name) + 1
     start = "" if recipe.start is None else f"Starts from {line(recipe.start)}.\n\n"
     rows = [(item.name, _how(item, origin.growths)) for item in recipe.stages[:until]]
-    return start + table(("stage", "how"), rows)
+    notes = "".join(f"\n\n{line(note)}" for note in recipe.notes)
+    return start + table(("stage", "how"), rows) + notes
 
 
 def _how(stage: Stage, growths: Mapping[str, Mapping[str, Any]]) -> str:
