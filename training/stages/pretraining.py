@@ -13,6 +13,7 @@ from transformers import LlamaForCausalLM
 from stentor.errors import TrainingError
 from stentor.loading import Checkpoint
 from training.checkpoint import checkpoint_name, save_checkpoint
+from training.dead_units import warning_of
 from training.halt import describe_windows, windows_of_step
 from training.loop import StepReport, train_steps
 from training.memory import MemoryPrediction, reset_peak_memory
@@ -285,6 +286,8 @@ class Pretraining:
         self._validate(step)
         if context.workers.is_main:
             tell_measured(context.recorder, self.stage.name, self.prediction, context.device)
+            if warning := warning_of(self.model.state_dict()):
+                context.recorder.warn(warning)
             kept = self.optimizer if context.gives_its_moments_on(self.stage) else None
             details = self._details(step)
             folder = context.finish(self.stage, self.model, self.tokenizer_folder, details, kept)
