@@ -19,7 +19,7 @@ from stentor.errors import ModelError, PromptError
 from stentor.hub import cached_folder, fetch
 from stentor.knobs import add_arguments, from_arguments, knob, label, to_json
 from stentor.loading import count_parameters
-from stentor.models import MODELS, PAIRS, find_model
+from stentor.models import MODELS, PAIRS, find_model, pair_sampling
 from stentor.provenance import versions
 from stentor.store import (
     MAX_CHARACTERS,
@@ -53,9 +53,8 @@ def add_generate_arguments(parser: argparse.ArgumentParser) -> None:
     add_arguments(parser, SamplingSettings)
     add_arguments(parser, TokenOptions)
     add_arguments(parser, EngineOptions)
-    demo = PAIRS["demo"]
-    suited = ", ".join(f"{label(name).lower()} {value:g}" for name, value in demo.sampling.items())
-    parser.epilog = f"Settings left out are as the page begins: for {demo.title}, {suited}."
+    suited = ", ".join(f"{label(k).lower()} {v:g}" for k, v in PAIRS["demo"].sampling.items())
+    parser.epilog = f"Settings left out are as the page begins: for the demo pair, {suited}."
     parser.add_argument(
         "--overflow",
         choices=tuple(OVERFLOW),
@@ -87,14 +86,8 @@ def models_named(arguments: argparse.Namespace) -> list[str]:
 
 
 def sampling_settings(arguments: argparse.Namespace) -> SamplingSettings:
-    """Return the settings given as flags, the others as the page begins for the models' pair.
-
-    Raises:
-        OptionError: a value is out of range.
-    """
-    names = set(models_named(arguments))
-    pairs = (pair for pair in PAIRS.values() if names <= {pair.left, pair.right})
-    suited = next((pair.sampling for pair in pairs), {})
+    """Return the settings given as flags, the others as the page begins for the models' pair."""
+    suited = pair_sampling(models_named(arguments))
     return from_arguments(SamplingSettings, argparse.Namespace(**{**suited, **vars(arguments)}))
 
 

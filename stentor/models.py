@@ -4,7 +4,7 @@ A reference is one of: a name in MODELS, `run:<id>/<checkpoint>`, or the path of
 Nothing here reads weights or the network; see loading.py and hub.py.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -89,6 +89,12 @@ PAIRS: dict[str, Pair] = {
         ),
     )
 }
+
+
+def pair_sampling(references: Collection[str]) -> Mapping[str, float]:
+    """Return the settings that suit the pair that these models are of, one of it or both."""
+    pairs = (pair for pair in PAIRS.values() if {pair.left, pair.right}.issuperset(references))
+    return next((pair.sampling for pair in pairs), {})
 
 
 def find_model(reference: str, *, allow_folders: bool = True) -> ModelSpec:

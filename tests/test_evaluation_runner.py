@@ -289,8 +289,10 @@ def test_a_model_rewritten_between_two_prompts_ends_the_evaluation(
     weights = changing / "model.safetensors"
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
-    weights.write_bytes(content)
-    os.utime(weights, ns=(1, 1))
+    beside = tmp_path / "beside"
+    beside.write_bytes(content)
+    os.utime(beside, ns=(1, 1))
+    beside.replace(weights)  # in one step, or the runner may meet a file that is cut short
     assert runner.wait(evaluation_id, WAIT_SECONDS)
     evaluation = open_evaluation(evaluation_id)
     assert evaluation.state == "failed" and "was replaced while" in str(evaluation.error)

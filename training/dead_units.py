@@ -38,7 +38,9 @@ def _is_dead(weights: Mapping[str, torch.Tensor], layer: str) -> torch.Tensor:
     """Return (intermediate,) flags of a layer's units."""
     says = weights[layer + GATE].norm(dim=1) * weights[layer + UP].norm(dim=1)
     is_read = weights[layer + DOWN].norm(dim=0)
-    return (says <= QUIET_ROWS * says.max()) & (is_read <= QUIET_COLUMN * is_read.max())
+    return torch.logical_and(
+        says <= QUIET_ROWS * says.max(), is_read <= QUIET_COLUMN * is_read.max()
+    )
 
 
 def warning_of(weights: Mapping[str, torch.Tensor]) -> str | None:
