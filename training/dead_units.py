@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import torch
 
-from training.fresh_weights import LAYER_PREFIX
+from training.fresh_weights import layer_of
 
 GATE, UP, DOWN = (f"mlp.{name}_proj.weight" for name in ("gate", "up", "down"))
 # Of the largest norm in the layer; what a unit says is a product of two rows. Of the half of the
@@ -27,7 +27,7 @@ def dead_units(weights: Mapping[str, torch.Tensor]) -> tuple[int, int]:
     """
     num_dead = num_units = 0
     for name in weights:
-        if name.startswith(LAYER_PREFIX) and name.endswith(GATE):
+        if layer_of(name)[1] == GATE:
             is_dead = _is_dead(weights, name.removesuffix(GATE))
             num_dead += int(is_dead.sum())
             num_units += len(is_dead)
